@@ -1,0 +1,1 @@
+"""The parts of the HTML report: its data, its words, its page, and the files it is made of."""

@@ -1,0 +1,86 @@
+"""Negatives: filters mark candidates, samplers draw from the rest, mining does both and reports what happened."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rivals.negatives.audit import Example, MiningAudit, ScoreSummary
+    from rivals.negatives.export import Exported, read_run, write_lists, write_run, write_triples, write_tuples
+    from rivals.negatives.filters import (
+        Duplicates,
+        KnownPositives,
+        PositiveAware,
+        positive_aware_mask,
+        top_k_abs,
+        top_k_margin_pos,
+        top_k_perc_pos,
+    )
+    from rivals.negatives.mine import Mined, mine_hard_negatives
+    from rivals.negatives.roles import swap_roles
+    from rivals.negatives.samplers import Draw, Sampler, Softmax, Top, Uniform
+
+_HOME = {
+    "Example": "audit",
+    "MiningAudit": "audit",
+    "ScoreSummary": "audit",
+    "Exported": "export",
+    "read_run": "export",
+    "write_lists": "export",
+    "write_run": "export",
+    "write_triples": "export",
+    "write_tuples": "export",
+    "Duplicates": "filters",
+    "KnownPositives": "filters",
+    "PositiveAware": "filters",
+    "positive_aware_mask": "filters",
+    "top_k_abs": "filters",
+    "top_k_margin_pos": "filters",
+    "top_k_perc_pos": "filters",
+    "Mined": "mine",
+    "mine_hard_negatives": "mine",
+    "swap_roles": "roles",
+    "Draw": "samplers",
+    "Sampler": "samplers",
+    "Softmax": "samplers",
+    "Top": "samplers",
+    "Uniform": "samplers",
+}
+
+__all__ = [
+    "Draw",
+    "Duplicates",
+    "Example",
+    "Exported",
+    "KnownPositives",
+    "Mined",
+    "MiningAudit",
+    "PositiveAware",
+    "Sampler",
+    "ScoreSummary",
+    "Softmax",
+    "Top",
+    "Uniform",
+    "mine_hard_negatives",
+    "positive_aware_mask",
+    "read_run",
+    "swap_roles",
+    "top_k_abs",
+    "top_k_margin_pos",
+    "top_k_perc_pos",
+    "write_lists",
+    "write_run",
+    "write_triples",
+    "write_tuples",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"rivals.negatives.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'rivals.negatives' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

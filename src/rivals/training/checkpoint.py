@@ -1,0 +1,103 @@
+"""Checkpoints: everything needed to go on, written whole or not at all, without pickles.
+
+A checkpoint is a folder `step-00000120/` holding `weights.safetensors`, `optimizer.safetensors` and, written last, `state.json`
+with checksums; it is valid only with a matching `state.json`. The newest valid one wins, so a damaged one costs some steps, no more.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rivals.errors import RunFolderError
+from rivals.files import atomic_folder, checksum
+
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+
+
+def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Path:
+    """Write the checkpoint of `step` and drop older ones.
+
+    Args:
+        state: JSON values to find again on resume (counters, best score, configuration).
+    """
+    from safetensors.torch import save_file
+
+    target = folder / f"step-{step:08d}"
+    with atomic_folder(target) as out:
+        save_file(trainable_state(model), out / WEIGHTS)
+        save_file(_optimizer_tensors(optimizer), out / OPTIMIZER)
+        sums = {name: checksum(out / name) for name in (WEIGHTS, OPTIMIZER)}
+        (out / STATE).write_text(json.dumps({"step": step, "checksums": sums, **state}), encoding="utf-8")
+    for old in _checkpoints(folder):
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Restore model and optimiser from the newest valid checkpoint and return its state; None if there is none.
+
+    Raises:
+        RunFolderError: a valid checkpoint that is of another model.
+    """
+    from safetensors.torch import load_file
+
+    for path in reversed(_checkpoints(folder)):
+        state = _valid_state(path)
+        if state is None:
+            continue
+        weights = load_file(path / WEIGHTS)
+        expected = trainable_state(model)
+        if weights.keys() != expected.keys() or any(weights[k].shape != expected[k].shape for k in weights):
+            raise RunFolderError(f"{path} holds the weights of another model; resume with the configuration it was made with")
+        restore_weights(model, weights)
+        _restore_optimizer(optimizer, load_file(path / OPTIMIZER))
+        return state
+    return None
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of all parameters and buffers by name, on the CPU; shared tensors once each, under every name."""
+    return {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
+
+
+def restore_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put weights from `trainable_state` back, in place."""
+    model.load_state_dict(dict(weights), strict=True)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def _valid_state(path: Path) -> dict[str, Any] | None:
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        sums = state["checksums"]
+        whole = all(checksum(path / name) == sums[name] for name in (WEIGHTS, OPTIMIZER))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return state if whole else None
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            tensors[f"{index}.{name}"] = torch.as_tensor(value).detach().cpu().clone().contiguous()
+    return tensors
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,244 @@
+"""Training a retriever: in-batch and mined negatives under InfoNCE, over pooled vectors and, if wanted, over token vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rivals import lists
+from rivals.data.dataset import Dataset
+from rivals.data.run import Run
+from rivals.errors import RivalsError
+from rivals.losses import in_batch_info_nce_loss, info_nce_loss
+from rivals.measures import ndcg
+from rivals.models._precision import bfloat16_pays
+from rivals.models.batching import Tokens, token_batches
+from rivals.models.encoder import Encoder
+from rivals.models.late_interaction import max_sim
+from rivals.training.distributed import World, gather
+from rivals.training.loop import LoopConfig, TrainingResult, fit
+
+if TYPE_CHECKING:
+    from rivals.negatives.samplers import Draw
+
+
+@dataclass(frozen=True)
+class RetrieverConfig:
+    """Options of retriever training.
+
+    Args:
+        batch_size: queries per batch over all processes; every other query's documents are its negatives.
+        negatives: mined negatives per query (0 = in-batch only).
+        temperature: of the softmax over cosines.
+        late_interaction: weight of the same loss over MaxSim of token vectors (0 = off). The token vectors come from the same
+            forward pass, so it costs little, and it makes them fit for re-ranking.
+        max_query_tokens, max_document_tokens: texts are cut there while training (encoding afterwards uses the model's length).
+        chunk_tokens: padded tokens per forward pass; a batch is split by length so that little is padding.
+        loop: see `LoopConfig`.
+    """
+
+    batch_size: int = 32
+    negatives: int = 1
+    temperature: float = 0.05
+    late_interaction: float = 1.0
+    max_query_tokens: int = 64
+    max_document_tokens: int = 128
+    chunk_tokens: int = 4096
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 2), ("negatives", 0), ("max_query_tokens", 4), ("max_document_tokens", 4), ("chunk_tokens", 64)):
+            if getattr(self, name) < least:
+                raise RivalsError(f"training option {name}={getattr(self, name)} is below {least}")
+        if self.temperature <= 0 or self.late_interaction < 0:
+            raise RivalsError("temperature must be above 0 and late_interaction at least 0")
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Rows of one batch: `query[B]`, the positive trained on `positive[B]`, mined `negative[B, k]` with `present[B, k]`."""
+
+    query: NDArray[np.int64]
+    positive: NDArray[np.int64]
+    negative: NDArray[np.int64]
+    present: NDArray[np.bool_]
+
+    def share(self, world: World) -> PairBatch:
+        """Return the rows of one process."""
+        rows = world.share(list(range(len(self.query))))
+        return PairBatch(self.query[rows], self.positive[rows], self.negative[rows], self.present[rows])
+
+
+class RetrieverObjective:
+    """InfoNCE of an encoder over a dataset's training queries.
+
+    Args:
+        model: the encoder; trained in place.
+        dataset: training queries with judgements.
+        draw: epoch -> the mined negatives of every query (drawn anew each epoch), or None for in-batch negatives only.
+        mined: the marked run the negatives were drawn from; candidates it marked are masked for their query when they enter the
+            batch as another query's document.
+        dev: held-out queries for `evaluate`, and `dev_pool`, the document rows they are ranked against (None = all).
+
+    A query's other known positives, texts equal to its positive and marked candidates are never its negatives.
+    """
+
+    def __init__(
+        self,
+        model: Encoder,
+        dataset: Dataset,
+        config: RetrieverConfig,
+        *,
+        draw: Callable[[int], Draw] | None = None,
+        mined: Run | None = None,
+        dev: Dataset | None = None,
+        dev_pool: NDArray[np.int64] | None = None,
+        world: World = World(),  # noqa: B008 - frozen
+    ) -> None:
+        self.model, self.dataset, self.config, self.world = model, dataset, config, world
+        self.dev, self.dev_pool = dev, dev_pool
+        self._draw, self._mined = draw, mined
+        known = dataset.judgements.positives
+        self._known = known
+        self._trainable = np.flatnonzero(np.diff(known.offsets) > 0)
+        self._queries = _truncated(model, dataset.queries.full_texts, "query", config.max_query_tokens)
+        self._documents = _truncated(model, dataset.documents.full_texts, "document", config.max_document_tokens)
+        self._same_text = np.unique(dataset.documents.text_hashes, return_inverse=True)[1]
+        bf16 = config.loop.precision == "bfloat16" or (config.loop.precision == "auto" and bfloat16_pays(model.device))
+        self._autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=bf16)
+        self.batches = lru_cache(maxsize=2)(self._batches)
+
+    def _batches(self, epoch: int) -> list[PairBatch]:
+        rng = np.random.default_rng([self.config.loop.seed, 17, epoch])
+        order = rng.permutation(self._trainable)
+        offsets = self._known.offsets
+        picked = offsets[order] + (rng.random(len(order)) * np.diff(offsets)[order]).astype(np.int64)
+        positive = self._known.document[picked]
+        if self._draw is None or self.config.negatives == 0:
+            negative, present = np.zeros((len(order), 0), np.int64), np.zeros((len(order), 0), bool)
+        else:
+            draw = self._draw(epoch)
+            width = self.config.negatives
+            negative, present = draw.candidate[order, :width], draw.mask[order, :width]
+        size = self.config.batch_size
+        cuts = [slice(start, start + size) for start in range(0, len(order), size)]
+        return [PairBatch(order[c], positive[c], negative[c], present[c]) for c in cuts]
+
+    def loss(self, batch: PairBatch, generator: torch.Generator) -> Tensor:
+        """Return this process's part of the batch's loss; the parts of all processes add up to the mean over queries."""
+        mine = batch.share(self.world)
+        columns = np.concatenate([mine.positive, mine.negative[mine.present]])
+        queries, query_tokens, query_mask = self._encode(self._queries, mine.query, self.config.max_query_tokens)
+        documents, document_tokens, document_mask = self._encode(self._documents, columns, self.config.max_document_tokens)
+        everyone = gather(documents, self.world)
+        all_columns = gather(torch.from_numpy(columns), self.world).numpy()
+        start = int(gather(torch.tensor([len(columns)]), self.world)[: self.world.rank].sum()) if self.world.size > 1 else 0
+        mask = torch.from_numpy(self._mask(mine, all_columns, start)).to(everyone.device)
+        own = torch.arange(len(mine.query), device=everyone.device) + start
+        loss = in_batch_info_nce_loss(
+            queries,
+            everyone,
+            mask=mask,
+            positive_columns=own,
+            temperature=self.config.temperature,
+            normalize=True,
+            reduction="sum",
+        )
+        if self.config.late_interaction > 0:
+            similarity = max_sim(
+                query_tokens, gather(document_tokens, self.world), query_mask, gather(document_mask, self.world)
+            )
+            relevance = torch.zeros_like(similarity)
+            relevance[torch.arange(len(own), device=own.device), own] = 1
+            late = info_nce_loss(similarity, relevance, mask, temperature=self.config.temperature, reduction="sum")
+            loss = loss + self.config.late_interaction * late
+        return loss / len(batch.query)
+
+    def _mask(self, batch: PairBatch, columns: NDArray[np.int64], start: int) -> NDArray[np.bool_]:
+        """Return which columns may compete for each query, bool[B, C]; its own positive always stays."""
+        pairs = (np.repeat(batch.query, len(columns)), np.tile(columns, len(batch.query)))
+        text = self._same_text
+        hidden = lists.find_pairs(self._known.offsets, text[self._known.document], pairs[0], text[pairs[1]]) >= 0
+        if self._mined is not None:
+            place = lists.find_pairs(self._mined.offsets, self._mined.document, *pairs)
+            hidden |= (place >= 0) & ~self._mined.keep[place]
+        mask = ~hidden.reshape(len(batch.query), len(columns))
+        mask[np.arange(len(batch.query)), start + np.arange(len(batch.query))] = True
+        return mask
+
+    def _encode(self, tokens: Tokens, rows: NDArray[np.int64], longest: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pooled vectors [B, D], unit token vectors [B, T, H] and their mask [B, T], encoded in chunks of equal length."""
+        lengths = tokens.lengths[rows]
+        width = longest if self.world.size > 1 else int(lengths.max())
+        pooled, token_vectors, masks, order = [], [], [], []
+        for chunk in token_batches(lengths, self.config.chunk_tokens):
+            ids, attention = tokens.pad(rows[chunk], pad_id=self.model.fast_tokenizer.pad_id, device=self.model.device)
+            with self._autocast:
+                hidden = self.model.token_vectors(ids, attention)
+            pooled.append(self.model.finish(hidden, attention, prompt_length=tokens.prompt_length))
+            if self.config.late_interaction > 0:
+                unit = torch.nn.functional.normalize(hidden.float(), dim=-1)
+                token_vectors.append(torch.nn.functional.pad(unit, (0, 0, 0, width - unit.shape[1])))
+                masks.append(torch.nn.functional.pad(attention.bool(), (0, width - attention.shape[1])))
+            order.append(chunk)
+        back = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.model.device)
+        if not token_vectors:
+            return torch.cat(pooled)[back], torch.empty(0), torch.empty(0)
+        return torch.cat(pooled)[back], torch.cat(token_vectors)[back], torch.cat(masks)[back]
+
+    def evaluate(self) -> float:
+        """Return nDCG@10 of the dev queries over the dev pool of documents."""
+        if self.dev is None:
+            raise RivalsError("choosing a checkpoint needs dev queries; give a dev split or set evaluations to 0")
+        pool = np.arange(len(self.dev.documents)) if self.dev_pool is None else self.dev_pool
+        texts = self.dev.documents.full_texts
+        documents = self.model.encode([texts[i] for i in pool], role="document", progress=False, normalize=True)
+        queries = self.model.encode(self.dev.queries.full_texts, role="query", progress=False, normalize=True)
+        known = self.dev.judgements.positives
+        relevance = np.zeros((len(queries), len(self.dev.documents)), np.float32)
+        relevance[known.query, known.document] = known.relevance
+        judged = np.diff(known.offsets) > 0
+        values = ndcg(torch.from_numpy(queries @ documents.T)[judged], torch.from_numpy(relevance[:, pool])[judged], k=10)
+        return float(values.mean())
+
+
+def _truncated(model: Encoder, texts: list[str], role: str, longest: int) -> Tokens:
+    """Tokenise once, cut at `longest` tokens (special tokens included)."""
+    tokens = model.fast_tokenizer(
+        texts, max_length=min(longest, model.max_length), prompt=model.prompt_for("query" if role == "query" else "document")
+    )
+    return tokens
+
+
+def train_retriever(
+    encoder: Encoder,
+    dataset: Dataset,
+    config: RetrieverConfig,
+    *,
+    draw: Callable[[int], Draw] | None = None,
+    mined: Run | None = None,
+    dev: Dataset | None = None,
+    dev_pool: NDArray[np.int64] | None = None,
+    folder: Path | None = None,
+    resume: bool = False,
+    world: World = World(),  # noqa: B008 - frozen
+) -> TrainingResult:
+    """Train an encoder in place on a dataset's pairs and mined negatives, keeping the weights that were best on dev.
+
+    Source: Henderson et al. (2017); Karpukhin et al. (2020), DPR; Khattab and Zaharia (2020) for the MaxSim term. Paper 1.
+
+    Raises:
+        RivalsError: nothing to train on, options out of range, a loss that is not finite.
+    """
+    objective = RetrieverObjective(
+        encoder, dataset, config, draw=draw, mined=mined, dev=dev, dev_pool=dev_pool, world=world
+    )
+    return fit(objective, config.loop, folder=folder, resume=resume, world=world, description="Training the retriever")

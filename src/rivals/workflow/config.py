@@ -1,0 +1,171 @@
+"""The configuration of one experiment: frozen dataclasses, read from TOML, written resolved into the run folder."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rivals.errors import DataError, RivalsError
+
+SecondStageKind = Literal["auto", "late-interaction", "list-wise", "cross-encoder", "none"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the data is; all empty = the embedded sample.
+
+    Args:
+        folder: a BEIR folder, instead of single files.
+        documents, pairs, queries, judgements: JSONL, CSV, TSV or Parquet files.
+        dev, test: shares of the queries held out when the data brings no splits.
+        split_by: a query column whose equal values (a topic, a user) stay in one split.
+    """
+
+    folder: str = ""
+    documents: str = ""
+    pairs: str = ""
+    queries: str = ""
+    judgements: str = ""
+    dev: float = 0.1
+    test: float = 0.2
+    split_by: str = ""
+
+
+@dataclass(frozen=True)
+class MiningConfig:
+    """`(bm25 | dense) >> PositiveAware(relative) >> sampler`.
+
+    Args:
+        candidates: how deep each source looks.
+        relative: a candidate scoring above (1 - relative) times its positive is marked as a suspected false negative.
+        sampler: "uniform" or "softmax" over the `window` hardest survivors, or "top".
+    """
+
+    candidates: int = 100
+    relative: float = 0.05
+    sampler: Literal["top", "uniform", "softmax"] = "uniform"
+    window: int = 10
+
+
+@dataclass(frozen=True)
+class RetrieverTraining:
+    """The first stage; see `rivals.training.RetrieverConfig` and `LoopConfig` for what each option does."""
+
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    negatives: int = 1
+    temperature: float = 0.05
+    late_interaction: float = 1.0
+    max_query_tokens: int = 64
+    max_document_tokens: int = 128
+    evaluations: int = 2
+    patience: int = 0
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+
+
+@dataclass(frozen=True)
+class SecondStageConfig:
+    """The second stage.
+
+    Args:
+        kind: "auto" fits what the budget allows and takes the best on dev.
+        depth: candidates of the first stage that are re-ranked.
+        epochs: passes of the list-wise ranker or cross-encoder over the training queries.
+    """
+
+    kind: SecondStageKind = "auto"
+    depth: int = 50
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that decides the outcome of `rivals train` and `rivals quickstart`."""
+
+    model: str = "all-MiniLM-L6-v2"
+    seed: int = 0
+    device: str = "auto"
+    language: str = "english"
+    candidates: int = 100
+    data: DataConfig = field(default_factory=DataConfig)
+    mining: MiningConfig = field(default_factory=MiningConfig)
+    retriever: RetrieverTraining = field(default_factory=RetrieverTraining)
+    second_stage: SecondStageConfig = field(default_factory=SecondStageConfig)
+
+    def to_json(self) -> str:
+        """Return the resolved configuration as JSON."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ExperimentConfig:
+        """Read what `to_json` wrote."""
+        return msgspec.json.decode(text, type=cls)
+
+
+def load_config(path: str | Path) -> ExperimentConfig:
+    """Read an experiment from a TOML file; unknown names and wrong types are errors.
+
+    Raises:
+        DataError: the file is missing or not TOML, or an option is unknown, of the wrong type or out of range.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"is not TOML: {error}", path=path) from None
+    _reject_unknown(values, ExperimentConfig, "", path)
+    try:
+        return msgspec.convert(values, ExperimentConfig)
+    except msgspec.ValidationError as error:
+        raise DataError(str(error), path=path) from None
+
+
+def _reject_unknown(values: dict[str, object], kind: type, where: str, path: Path) -> None:
+    known = {f.name: f.type for f in msgspec.inspect.type_info(kind).fields}  # type: ignore[union-attr]
+    for name, value in values.items():
+        full = f"{where}{name}"
+        if name not in known:
+            raise DataError(f"unknown option '{full}'; known here: {', '.join(sorted(known))}", path=path, line=_line(path, name))
+        inner = known[name]
+        if isinstance(inner, msgspec.inspect.DataclassType):
+            if not isinstance(value, dict):
+                raise DataError(f"'{full}' is a table; write [{full}]", path=path, line=_line(path, name))
+            _reject_unknown(value, inner.cls, f"{full}.", path)
+
+
+def _line(path: Path, name: str) -> int | None:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.split("=")[0].strip() == name or line.strip().strip("[]").split(".")[-1] == name:
+            return number
+    return None
+
+
+def to_toml(config: ExperimentConfig) -> str:
+    """Return the configuration as TOML that `load_config` reads back.
+
+    >>> "learning_rate" in to_toml(ExperimentConfig())
+    True
+    """
+    values = msgspec.to_builtins(config)
+    lines = [_assignment(k, v) for k, v in values.items() if not isinstance(v, dict)]
+    for name, table in values.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]", *(_assignment(k, v) for k, v in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _assignment(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"{name} = {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"{name} = {value!r}"
+    if isinstance(value, str):
+        return f"{name} = {msgspec.json.encode(value).decode()}"
+    raise RivalsError(f"option {name} of type {type(value).__name__} cannot be written as TOML")
