@@ -2,7 +2,8 @@
 
     python scripts/build_sample.py ../shared/data/medquad
 
-The output depends on the input tables and the pyarrow version only. What the file holds is described in `rivals.data.sample`.
+The output depends on the input tables and the pyarrow version only. What the file holds is described in
+`rivals.data.sample`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ METADATA = {
     "BMC Bioinformatics 20(1):511, 2019.",
     "license": "CC BY 4.0, https://creativecommons.org/licenses/by/4.0/",
     "origin": "github.com/abachaa/MedQuAD @ 577bd37b96c02d1833b2c9eed2de9f96964e96cb",
-    "changes": "Answers of 8 to 400 words from six sources (CancerGov, NIDDK, NINDS, NIHSeniorHealth, NHLBI, CDC) about topics "
-    "with at least three answers; white space collapsed; equal answer texts stored once; questions split by topic.",
+    "changes": "Answers of 8 to 400 words from six sources (CancerGov, NIDDK, NINDS, NIHSeniorHealth, NHLBI, CDC) about "
+    "topics with at least three answers; white space collapsed; equal answer texts stored once; questions split by topic.",
 }
 
 
@@ -67,7 +68,9 @@ def build(folder: Path) -> pa.Table:
                 "relevant": found,
             }
     strings = ("kind", "id", "text", "topic", "qtype", "focus", "source", "url", "split")
-    schema = pa.schema([*((name, pa.string()) for name in strings), ("relevant", pa.list_(pa.string()))], metadata=METADATA)
+    schema = pa.schema(
+        [*((name, pa.string()) for name in strings), ("relevant", pa.list_(pa.string()))], metadata=METADATA
+    )
     return pa.Table.from_pylist([*documents.values(), *queries.values()], schema=schema)
 
 

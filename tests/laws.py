@@ -1,8 +1,8 @@
 """The laws every loss and every measure obeys, and the collection of what they are checked on.
 
-Subjects are found by themselves: every entry of `rivals.losses.LOSSES` and `rivals.measures.MEASURES`, classified by the
-names of its leading arguments. A public function of another form is an error here, not a silent gap: give it a strategy.
-`tests/test_laws.py` runs every law on every subject; a law is a function (subject, problem) that asserts.
+Subjects are found by themselves: every entry of `rivals.losses.LOSSES` and `rivals.measures.MEASURES`, classified by
+the names of its leading arguments. A public function of another form is an error here, not a silent gap: give it a
+strategy. `tests/test_laws.py` runs every law on every subject; a law is a function (subject, problem) that asserts.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _insert(values: Tensor, column: int, value: float) -> Tensor:
     return torch.cat([values[:, :column], new, values[:, column:]], dim=1)
 
 
-# ------------------------------------------------------------------------------------------------------------ collection
+# ---------------------------------------------------------------------------------- collection
 
 
 def classify(function: Callable[..., Any], *, measure: bool = False) -> str:
@@ -180,12 +180,12 @@ def measure_subjects() -> list[Subject]:
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------ strategies
+# ---------------------------------------------------------------------------------- strategies
 
 
 @st.composite
 def lists(draw: st.DrawFn, dtype: torch.dtype = torch.float64, weighted: bool | None = None) -> Lists:
-    """Lists of up to 4 x 6: scores without ties, relevance 0..3, some candidates and sometimes whole lists absent."""
+    """Up to 4 lists of up to 6: scores without ties, relevance 0..3, some candidates and sometimes lists absent."""
     shape = draw(st.integers(1, 4)), draw(st.integers(1, 6))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     spread = draw(st.sampled_from([0.1, 1.0, 20.0]))
@@ -224,7 +224,7 @@ def _judged(
     return relevance.to(dtype), mask, None if weight is None else weight.to(dtype)
 
 
-# ----------------------------------------------------------------------------------------------------------------- laws
+# ---------------------------------------------------------------------------------- laws
 
 
 def padding_never_counts(subject: Subject, problem: Any, column: int, garbage: float) -> None:
@@ -276,7 +276,7 @@ def absent_entries_get_no_gradient(subject: Subject, problem: Any) -> None:
 
 
 def extremes_stay_finite(subject: Subject, problem: Any, magnitude: float) -> None:
-    """Value and gradient are finite at scores of +-magnitude, in the dtype of the problem; the value is at least float32."""
+    """Value and gradient are finite at scores of +-magnitude in the problem's dtype; the value is at least float32."""
     pushed = problem.with_inputs(*(tensor.sign() * magnitude for tensor in problem.inputs()))
     value = subject(pushed)
     assert value.dtype == torch.promote_types(problem.inputs()[0].dtype, torch.float32)
@@ -311,7 +311,7 @@ def twice_is_the_same(subject: Subject, problem: Any) -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, problem.arguments(), strict=True))
 
 
-# -------------------------------------------------------------------------------------------------------------- helpers
+# ---------------------------------------------------------------------------------- helpers
 
 
 def gradients(subject: Subject, problem: Any, **options: Any) -> list[Tensor]:

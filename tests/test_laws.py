@@ -17,7 +17,7 @@ from tests import laws
 ALL = laws.loss_subjects()
 RANKING = laws.loss_subjects("lists")
 MEASURES = laws.measure_subjects()
-few = settings(max_examples=20, deadline=None, derandomize=True, database=None)
+few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 over_all = pytest.mark.parametrize("subject", ALL + MEASURES, ids=str)
 over_losses = pytest.mark.parametrize("subject", ALL, ids=str)
 
@@ -95,7 +95,7 @@ def test_gradients_are_right(subject: laws.Subject, data: Any) -> None:
     laws.gradients_are_right(subject, data.draw(laws.problems(subject.form)))
 
 
-# ------------------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------- bad input
 
 
 def _bad_inputs() -> dict[str, tuple[dict[str, Any], str]]:
@@ -160,7 +160,7 @@ def test_nothing_at_all_is_worth_nothing(subject: laws.Subject) -> None:
         assert all((gradient == 0).all() for gradient in laws.gradients(subject, problem))
 
 
-# ------------------------------------------------------------------------------------------------------------ collection
+# ---------------------------------------------------------------------------------- collection
 
 
 def test_every_public_loss_is_in_the_table() -> None:

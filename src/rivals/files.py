@@ -52,7 +52,9 @@ def atomic_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "\n") as out:
+        with os.fdopen(
+            descriptor, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "\n"
+        ) as out:
             yield out
             out.flush()
             os.fsync(out.fileno())

@@ -42,7 +42,9 @@ def as_offsets(offsets: Any, size: int, name: str = "offsets") -> Offsets:
     """
     checked = np.ascontiguousarray(offsets, dtype=np.int64)
     if checked.ndim != 1 or len(checked) == 0 or checked[0] != 0 or checked[-1] != size or (np.diff(checked) < 0).any():
-        raise RivalsError(f"{name} must be one-dimensional, start at 0, never fall and end at {size}, the number of values")
+        raise RivalsError(
+            f"{name} must be one-dimensional, start at 0, never fall and end at {size}, the number of values"
+        )
     return checked
 
 

@@ -60,11 +60,18 @@ def progress(description: str, total: float, *, show: bool = True, delay: float 
 @contextmanager
 def _display(description: str, total: float, delay: float) -> Iterator[Advance]:
     if not sys.stderr.isatty():
-        with _lines(description, total) as advance:
-            yield advance
+        with _lines(description, total) as line:
+            yield line
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     bar = Progress(
         TextColumn("{task.description:<28}"),
@@ -107,7 +114,9 @@ def _lines(description: str, total: float, every: float = 15.0) -> Iterator[Adva
         if now - last >= every:
             last = now
             share = min(done / total, 1.0)
-            print(f"{description}: {share:.0%} after {now - started:.0f} s {note}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{description}: {share:.0%} after {now - started:.0f} s {note}".rstrip(), file=sys.stderr, flush=True
+            )
 
     yield advance
 

@@ -1,1 +1,1 @@
-"""Recorded vectors: values and gradients of reference implementations, run against ours by `python -m tests.golden FOLDER`."""
+"""Values and gradients recorded from reference implementations; `python -m tests.golden FOLDER` runs ours on them."""

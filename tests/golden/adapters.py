@@ -120,7 +120,10 @@ def positive_aware_mining(case: Case) -> tuple[Any, dict[str, Tensor]]:
     if rules:
         pipeline = pipeline >> PositiveAware(**rules)
     marked = pipeline(run)
-    draw = Top(params["num_negatives"], skip=params.get("range_min", 0)).draw(marked, np.random.default_rng(0))
+    sampler = Top(params["num_negatives"], skip=params.get("range_min", 0))
+    if not sampler.pool(marked).any():  # our samplers refuse to draw from nothing; the reference returns nothing
+        return {"negatives": [[] for _ in positives]}, {}
+    draw = sampler.draw(marked, np.random.default_rng(0))
     rows = [candidates[mask].tolist() for candidates, mask in zip(draw.candidate, draw.mask, strict=True)]
     return {"negatives": rows}, {}
 

@@ -61,8 +61,8 @@ def run_file(path: Path) -> Outcome:
 def relative_error(found: Any, recorded: Any) -> float:
     """Return the largest relative error of nested numbers, infinity if they differ in shape or in a whole number.
 
-    The divisor is never below a millionth of the largest recorded value, nor below 1e-6: what cancels to nothing is compared
-    with what it cancelled from.
+    The divisor is never below a millionth of the largest recorded value, nor below 1e-6: what cancels to nothing is
+    compared with what it cancelled from.
 
     >>> relative_error([1.0, 2.0], [1.0, 2.2]) > 0.09, relative_error([1, 2], [1, 3]), relative_error(1.0, [1.0])
     (True, inf, inf)

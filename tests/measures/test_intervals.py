@@ -58,8 +58,8 @@ def test_same_seed_same_interval():
     values = np.random.default_rng(0).random(40)
     assert bootstrap_interval(values, resamples=300, seed=4) == bootstrap_interval(values, resamples=300, seed=4)
     assert bootstrap_interval(values, resamples=300, seed=4) != bootstrap_interval(values, resamples=300, seed=5)
-    generator = np.random.default_rng(4)
-    assert bootstrap_interval(values, resamples=300, seed=generator) == bootstrap_interval(values, resamples=300, seed=4)
+    generator, again = np.random.default_rng(4), bootstrap_interval(values, resamples=300, seed=4)
+    assert bootstrap_interval(values, resamples=300, seed=generator) == again
 
 
 @pytest.mark.parametrize("queries", [3, 500])

@@ -25,10 +25,8 @@ from rivals.measures import (
 )
 from rivals.measures.ranked import rank_lists, score_order
 
-NAMES = (
-    "nDCG@3 nDCG@10 nDCG RR@3 RR RR(rel=2) R@3 R(rel=2)@5 P@1 P@5 P(rel=2)@5 AP AP@3 AP(rel=2) Rprec Rprec(rel=2) "
-    "Success@1 Success@5"
-).split()
+NAMES = ["nDCG@3", "nDCG@10", "nDCG", "RR@3", "RR", "RR(rel=2)", "R@3", "R(rel=2)@5", "P@1", "P@5", "P(rel=2)@5"]
+NAMES += ["AP", "AP@3", "AP(rel=2)", "Rprec", "Rprec(rel=2)", "Success@1", "Success@5"]
 
 
 def test_hand_values():
@@ -65,7 +63,7 @@ def test_relevant_documents_outside_the_list_lower_ndcg():
 
 
 def _ir_measures(names: list[str], run: dict, qrels: dict) -> dict[str, dict[str, float]]:
-    """What ir-measures says, by measure and query; RR@k from trec_eval's RR, as ir-measures breaks RR@k's ties otherwise."""
+    """What ir-measures says, by measure and query; RR@k from trec_eval's RR, as its own RR@k breaks ties otherwise."""
     import ir_measures
 
     values: dict[str, dict[str, float]] = {name: {} for name in names}
@@ -123,7 +121,9 @@ def test_equal_to_ir_measures_on_random_runs_with_ties_and_gaps(data):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.sampled_from(["f4", "f2"]))
+@given(
+    st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 7, 40, 600]), st.integers(1, 40), st.sampled_from(["f4", "f2"])
+)
 def test_fast_sort_equals_the_readable_one(seed, width, depth, dtype):
     rng = np.random.default_rng(seed)
     pool = np.array([0.0, -0.0, np.inf, -np.inf, 1e-40, 1, -1, 1e4, *rng.standard_normal(4)], dtype=dtype)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,38 @@ def test_flipped_bytes_never_give_a_wrong_vector(tmp_path: Path) -> None:
         assert np.array_equal(vectors[found], expected[found])
         lost += int((~found).sum())
     assert lost > 0
+
+
+def test_a_damaged_row_computed_again_is_found(tmp_path: Path) -> None:
+    fill(tmp_path, (0, 40))
+    place = segments(tmp_path)[0]
+    damaged = bytearray(place.read_bytes())
+    damaged[-20] ^= 1
+    place.write_bytes(bytes(damaged))
+    assert VectorCache(tmp_path).get(text_keys("m", names(0, 40)), WIDTH)[1].sum() == 39
+    fill(tmp_path, (39, 40))
+    vectors, found = VectorCache(tmp_path).get(text_keys("m", names(0, 40)), WIDTH)
+    assert found.all()
+    assert np.array_equal(vectors, vectors_of(names(0, 40)))
+
+
+def test_threads_share_one_cache(tmp_path: Path) -> None:
+    cache = VectorCache(tmp_path)
+
+    def work(start: int) -> bool:
+        for i in range(start, start + 60):
+            cache.put(text_keys("m", names(i, i + 1)), vectors_of(names(i, i + 1)))
+            if i % 10 == 0:
+                cache.flush()
+            cache.get(text_keys("m", names(start, i + 1)), WIDTH)
+        cache.flush()
+        return bool(cache.get(text_keys("m", names(start, start + 60)), WIDTH)[1].all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, [0, 60, 120, 180]))
+    vectors, found = VectorCache(tmp_path).get(text_keys("m", names(0, 240)), WIDTH)
+    assert found.all()
+    assert np.array_equal(vectors, vectors_of(names(0, 240)))
 
 
 def test_a_segment_that_shrinks_while_open_is_a_miss(tmp_path: Path) -> None:

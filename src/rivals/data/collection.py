@@ -60,7 +60,9 @@ class Collection:
         ['x']
         """
         if "id" not in table.column_names:
-            raise DataError(f"the {name} table has no 'id' column; it has {', '.join(table.column_names) or 'no column'}")
+            raise DataError(
+                f"the {name} table has no 'id' column; it has {', '.join(table.column_names) or 'no column'}"
+            )
         for column in ("id", "text"):
             if column in table.column_names and table.schema.field(column).type != pa.large_string():
                 place = table.column_names.index(column)
@@ -134,7 +136,9 @@ class Collection:
     def texts(self) -> list[str]:
         """The texts, a list of N strings; with a `title` column, "title. text" is what models and BM25 read (`full_texts`)."""
         if not self.has_texts:
-            raise RivalsError(f"these {self.name} rows have ids but no texts; load them with their texts to use them here")
+            raise RivalsError(
+                f"these {self.name} rows have ids but no texts; load them with their texts to use them here"
+            )
         return self.table["text"].to_pylist()
 
     @cached_property
@@ -224,4 +228,6 @@ def _strings(values: Any, what: str) -> pa.Array | pa.ChunkedArray:
     try:
         return pa.array(values, pa.large_string())
     except (pa.ArrowInvalid, UnicodeEncodeError):
-        raise DataError(f"{what}: a text holds lone surrogates, which are not valid Unicode; mend the source's encoding") from None
+        raise DataError(
+            f"{what}: a text holds lone surrogates, which are not valid Unicode; mend the source's encoding"
+        ) from None

@@ -40,7 +40,9 @@ class Judgements:
         query, document = np.asarray(query, np.int64), np.asarray(document, np.int64)
         relevance = np.asarray(relevance, np.float32)
         if len({len(query), len(document), len(relevance)}) != 1:
-            raise DataError(f"{len(query)} queries, {len(document)} documents and {len(relevance)} relevances do not pair up")
+            raise DataError(
+                f"{len(query)} queries, {len(document)} documents and {len(relevance)} relevances do not pair up"
+            )
         for rows, size, what in ((query, queries, "query"), (document, documents, "document")):
             if len(rows) and (rows.min() < 0 or rows.max() >= size):
                 raise DataError(f"a judgement names {what} row {rows.max()} of {size}")
@@ -78,7 +80,9 @@ class Judgements:
     def find(self, run: Run) -> NDArray[np.int64]:
         """Return for every candidate of a run the place of its judgement, or -1 if unjudged."""
         if len(run.queries) != len(self.offsets) - 1:
-            raise RivalsError(f"the run has {len(run.queries)} queries, the judgements {len(self.offsets) - 1}; align them first")
+            raise RivalsError(
+                f"the run has {len(run.queries)} queries, the judgements {len(self.offsets) - 1}; align them first"
+            )
         return lists.find_pairs(self.offsets, self.document, run.query, run.document)
 
     def relevance_of(self, run: Run) -> NDArray[np.float32]:
@@ -113,14 +117,18 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if len(self.judgements.offsets) != len(self.queries) + 1:
-            raise DataError(f"judgements cover {len(self.judgements.offsets) - 1} queries, the dataset has {len(self.queries)}")
+            raise DataError(
+                f"judgements cover {len(self.judgements.offsets) - 1} queries, the dataset has {len(self.queries)}"
+            )
         seen: dict[int, str] = {}
         for split, rows in self.splits.items():
             for row in np.asarray(rows).tolist():
                 if not 0 <= row < len(self.queries):
                     raise DataError(f"split '{split}' names query row {row} of {len(self.queries)}")
                 if row in seen:
-                    where = f"twice in split '{split}'" if seen[row] == split else f"in splits '{seen[row]}' and '{split}'"
+                    where = (
+                        f"twice in split '{split}'" if seen[row] == split else f"in splits '{seen[row]}' and '{split}'"
+                    )
                     raise DataError(f"query '{self.queries.ids[row]}' stands {where}; splits must not overlap")
                 seen[row] = split
 
@@ -216,7 +224,9 @@ class Dataset:
         left, right = [positives.query], [positives.document + len(self.queries)]
         if by is not None:
             if by not in self.queries.table.column_names:
-                raise RivalsError(f"queries have no column '{by}'; they have {', '.join(self.queries.table.column_names)}")
+                raise RivalsError(
+                    f"queries have no column '{by}'; they have {', '.join(self.queries.table.column_names)}"
+                )
             values = np.unique(np.asarray(self.queries.table[by].to_pylist(), dtype=str), return_inverse=True)[1]
             left.append(np.arange(len(self.queries)))
             right.append(values + nodes)

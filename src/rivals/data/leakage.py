@@ -21,8 +21,8 @@ _BLOCK = 512
 class Overlap:
     """How many `what` ("queries" or "relevant documents") of split `second` are in split `first` too.
 
-    `exact` counts equal normalised texts, `near` those that are only nearly equal, of `total`; `examples` holds up to five
-    (id in `first`, id in `second`, Jaccard similarity), the least similar exact ones last.
+    `exact` counts equal normalised texts, `near` those that are only nearly equal, of `total`; `examples` holds up to
+    five (id in `first`, id in `second`, Jaccard similarity), the least similar exact ones last.
     """
 
     what: str
@@ -65,12 +65,13 @@ class LeakageReport:
 def leakage_report(dataset: Dataset, *, threshold: float = 0.8) -> LeakageReport:
     """Report which queries and which relevant documents of one split appear, exactly or nearly, in another.
 
-    Two texts are nearly equal if |A and B| / |A or B| >= threshold for their sets of 5-grams: of characters for queries, of words for
-    documents, after `normalise_text`. All such pairs are found: candidates come from prefix filtering, which misses none, and are
-    then compared exactly. A document that is relevant in both splits counts as exact.
+    Two texts are nearly equal if |A and B| / |A or B| >= threshold for their sets of 5-grams: of characters for
+    queries, of words for documents, after `normalise_text`. All such pairs are found: candidates come from prefix
+    filtering, which misses none, and are then compared exactly. A document that is relevant in both splits counts as
+    exact.
 
-    Use it before believing a test figure. Source: Jaccard join by prefix filtering, Chaudhuri, Ganti and Kaushik, 2006, and
-    Bayardo, Ma and Srikant, 2007.
+    Use it before believing a test figure. Source: Jaccard join by prefix filtering, Chaudhuri, Ganti and Kaushik,
+    2006, and Bayardo, Ma and Srikant, 2007.
 
     Raises:
         RivalsError: fewer than two splits, or a threshold outside (0, 1].
@@ -90,9 +91,7 @@ def leakage_report(dataset: Dataset, *, threshold: float = 0.8) -> LeakageReport
     order = {"train": 0, "dev": 1, "test": 2}
     names = sorted(dataset.splits, key=lambda name: order.get(name, 3))
     positives = dataset.judgements.positives
-    relevant = {
-        name: np.unique(positives.document[np.isin(positives.query, dataset.splits[name])]) for name in names
-    }
+    relevant = {name: np.unique(positives.document[np.isin(positives.query, dataset.splits[name])]) for name in names}
     overlaps = []
     for first, second in combinations(names, 2):
         for what, members, rows in (
@@ -142,10 +141,8 @@ def _words(text: str) -> set[str]:
     return {" ".join(words[i : i + 5]) for i in range(len(words) - 4)} or {text}
 
 
-def _near(
-    left: Sequence[set[str]], right: Sequence[set[str]], threshold: float
-) -> dict[int, tuple[int, float]]:
-    """Return for every right set with a left set at least `threshold` similar: (the most similar left set, similarity)."""
+def _near(left: Sequence[set[str]], right: Sequence[set[str]], threshold: float) -> dict[int, tuple[int, float]]:
+    """Return for every right set with a similar enough left set: (the most similar left set, similarity)."""
     from scipy.sparse import csr_matrix
 
     if not left or not right:
@@ -173,7 +170,9 @@ def _near(
         block = np.arange(begin, min(begin + _BLOCK, len(right))) + len(left)
         candidates = (rare[block] @ rare_left).tocoo()
         here, there = candidates.col.astype(np.int64), block[candidates.row]
-        sizes = np.minimum(lengths[here], lengths[there]) >= threshold * np.maximum(lengths[here], lengths[there]) - 1e-9
+        sizes = (
+            np.minimum(lengths[here], lengths[there]) >= threshold * np.maximum(lengths[here], lengths[there]) - 1e-9
+        )
         here, there = here[sizes], there[sizes]
         shared = np.asarray(every[here].multiply(every[there]).sum(axis=1)).ravel()
         similarity = shared / (lengths[here] + lengths[there] - shared)

@@ -219,4 +219,6 @@ def check_aligned(runs: Sequence[Run]) -> tuple[Collection, Collection]:
 def check_same_documents(one: Collection, other: Collection) -> None:
     """Raise a RivalsError unless both name the same documents in the same order."""
     if one is not other and (len(one) != len(other) or (one.ids != other.ids).any()):
-        raise RivalsError(f"the two parts are over different documents ({len(one)} and {len(other)} rows); index the same ones")
+        raise RivalsError(
+            f"the two parts are over different documents ({len(one)} and {len(other)} rows); index the same ones"
+        )

@@ -121,7 +121,9 @@ class Run:
         if len(offsets) != len(queries) + 1:
             raise RivalsError(f"a run over {len(queries)} queries needs {len(queries) + 1} offsets, not {len(offsets)}")
         if n and (document.min() < 0 or document.max() >= len(documents)):
-            raise RivalsError(f"a candidate names document row {document.max()}, but there are {len(documents)} documents")
+            raise RivalsError(
+                f"a candidate names document row {document.max()}, but there are {len(documents)} documents"
+            )
         values: dict[str, NDArray[Any]] = {"document": document, "score": np.asarray(score, dtype=np.float32)}
         if source is not None:
             values["source"] = np.asarray(source, dtype=np.int16)
@@ -183,11 +185,15 @@ class Run:
         known = {f.name for f in fields(self)}
         for name, value in changes.items():
             if name not in known or name in ("score", "rank", "document", "offsets"):
-                raise RivalsError(f"Run.replace cannot set '{name}'; use Run.rescored for scores, Run.build for candidates")
+                raise RivalsError(
+                    f"Run.replace cannot set '{name}'; use Run.rescored for scores, Run.build for candidates"
+                )
             if name in _COLUMNS:
                 column = np.asarray(value, dtype=_COLUMNS[name][0])
                 if column.shape != self.document.shape:
-                    raise RivalsError(f"run column '{name}' has {column.shape} values for {len(self.document)} candidates")
+                    raise RivalsError(
+                        f"run column '{name}' has {column.shape} values for {len(self.document)} candidates"
+                    )
                 changes[name] = column
         return replace(self, **changes)
 
@@ -268,7 +274,13 @@ class Run:
         )
 
     def rescored(
-        self, score: Any, *, scorer: str, score_kind: ScoreKind = "other", positive_score: Any = None, feature: str | None = None
+        self,
+        score: Any,
+        *,
+        scorer: str,
+        score_kind: ScoreKind = "other",
+        positive_score: Any = None,
+        feature: str | None = None,
     ) -> Run:
         """Return the run under new scores, sorted anew.
 
@@ -298,7 +310,11 @@ class Run:
             columns=columns,
         )
         return replace(
-            built, reasons=self.reasons, version=self.version, built_from=self.built_from, created_step=self.created_step
+            built,
+            reasons=self.reasons,
+            version=self.version,
+            built_from=self.built_from,
+            created_step=self.created_step,
         )
 
     # -------------------------------------------------------------------------------------------------------- tensors

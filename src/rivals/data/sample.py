@@ -1,8 +1,9 @@
 """The embedded sample: 2,863 medical questions over 3,514 answers, so that everything can be tried without a download.
 
-It is one compressed Parquet file, a long table with a row per member: `kind` ("document" or "query"), `id`, `text`, `topic`, `qtype`
-(the kind of question: symptoms, treatment, ...), for documents `focus` (the topic as the source writes it), `source` and `url`, for queries
-`split` and `relevant` (a list of document ids). Origin, authors, licence and citation stand in the file's schema metadata.
+It is one compressed Parquet file, a long table with a row per member: `kind` ("document" or "query"), `id`, `text`,
+`topic`, `qtype` (the kind of question: symptoms, treatment, ...), for documents `focus` (the topic as the source
+writes it), `source` and `url`, for queries `split` and `relevant` (a list of document ids). Origin, authors, licence
+and citation stand in the file's schema metadata.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from rivals.errors import DataError
 SAMPLE_PATH = Path(__file__).with_name("sample.parquet")
 
 SAMPLE_ATTRIBUTION = (
-    "Sample of MedQuAD by Asma Ben Abacha and Dina Demner-Fushman, CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), "
-    "changed: a selection, white space collapsed, questions split by topic. Cite: Ben Abacha, A., Demner-Fushman, D. "
+    "Sample of MedQuAD by Asma Ben Abacha and Dina Demner-Fushman, CC BY 4.0 "
+    "(https://creativecommons.org/licenses/by/4.0/), changed: a selection, white space collapsed, questions split by topic. Cite: Ben Abacha, A., Demner-Fushman, D. "
     "A Question-Entailment Approach to Question Answering. BMC Bioinformatics 20(1):511, 2019."
 )
 
@@ -30,9 +31,10 @@ SAMPLE_ATTRIBUTION = (
 def load_sample() -> Dataset:
     """Return the embedded sample, a part of MedQuAD with 1,738 train, 275 dev and 850 test questions split by topic.
 
-    An answer is relevant (1) to a question if it has the same topic and the same question type, in whatever source. Texts are the bare
-    question and the bare answer; `topic`, `qtype`, `focus`, `source` and `url` are columns for filters and for looking at errors,
-    and must not be given to a model. A document that serves several topics carries those of the first. The dataset is read once a process.
+    An answer is relevant (1) to a question if it has the same topic and the same question type, in whatever source.
+    Texts are the bare question and the bare answer; `topic`, `qtype`, `focus`, `source` and `url` are columns for
+    filters and for looking at errors, and must not be given to a model. A document that serves several topics carries
+    those of the first. The dataset is read once a process.
 
     Source: Ben Abacha and Demner-Fushman, 2019, CC BY 4.0; see `SAMPLE_ATTRIBUTION`.
 
@@ -52,9 +54,13 @@ def load_sample() -> Dataset:
     try:
         table = pq.read_table(SAMPLE_PATH)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"the embedded sample cannot be read ({error}); install rivals again", path=SAMPLE_PATH.name) from None
+        raise DataError(
+            f"the embedded sample cannot be read ({error}); install rivals again", path=SAMPLE_PATH.name
+        ) from None
     members = {kind: table.filter(pc.equal(table["kind"], kind)) for kind in ("document", "query")}
-    documents = Collection.from_table(members["document"].select(["id", "text", "source", "focus", "topic", "qtype", "url"]))
+    documents = Collection.from_table(
+        members["document"].select(["id", "text", "source", "focus", "topic", "qtype", "url"])
+    )
     queries = Collection.from_table(members["query"].select(["id", "text", "topic", "qtype"]), name="query")
     relevant = members["query"]["relevant"].to_pylist()
     rows = lists.segment_ids(lists.offsets_from_lengths([len(found) for found in relevant]))

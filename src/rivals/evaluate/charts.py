@@ -1,7 +1,7 @@
 """The charts of a report, as altair charts, for notebooks and for `rivals.evaluate.report` alike.
 
-Every function takes a part of a `ReportData` and returns one chart that shows one thing. A system has one colour in all of them, given by
-its place in `systems`. Needs the extra `report` (altair).
+Every function takes a part of a `ReportData` and returns one chart that shows one thing. A system has one colour in all
+of them, given by its place in `systems`. Needs the extra `report` (altair).
 
     from rivals.evaluate import charts
     charts.intervals(data.systems, "nDCG@10")
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import altair as alt
 
 INK, MUTED, GRID, SURFACE = "#1b1f24", "#5c6570", "#e1e5ea", "#fffffe"
-#: One colour per system, in order: told apart by readers with any of the common colour vision deficiencies, by lightness if not by hue.
+#: One colour per system, in order: readers with any of the common colour vision deficiencies tell them apart, by
+#: lightness if not by hue.
 SYSTEM_COLOURS = ("#868e97", "#3f9fdb", "#00906a", "#0b4f8a", "#d4560a", "#b8578f", "#8a7500", "#5b4b8a")
 CLASS_COLOURS = {"positives": "#5e3c99", "negatives": "#8b8379", "marked": "#c98a00"}
 #: How the report names these colours, so that it can show others in the dark: {hexadecimal: CSS variable}.
@@ -65,16 +66,30 @@ def intervals(
     alt = _altair()
     names = list(order or [system.name for system in systems])
     rows = [
-        {"system": s.name, "value": m.value, "low": m.low, "high": m.high, "label": f"{m.value:.3f}"}
+        {
+            "system": s.name,
+            "value": _short(m.value),
+            "low": _short(m.low),
+            "high": _short(m.high),
+            "label": f"{m.value:.3f}",
+        }
         for s in systems
         if (m := s.measures.get(measure))
     ]
-    y = alt.Y("system:N", sort=names, title=None, axis=alt.Axis(labelLimit=150, labelFontSize=12, ticks=False, domain=False, labelPadding=8))
+    y = alt.Y(
+        "system:N",
+        sort=names,
+        title=None,
+        axis=alt.Axis(labelLimit=150, labelFontSize=12, ticks=False, domain=False, labelPadding=8),
+    )
     scale = alt.Scale(zero=False, nice=True, padding=8)
     axis = alt.Axis(format=".2~f", tickCount=5, domain=False, ticks=False)
     tips = [
         alt.Tooltip("system:N", title="system"),
-        *(alt.Tooltip(f"{f}:Q", format=".3f", title=t) for f, t in zip(("value", "low", "high"), (measure_label(measure), "from", "to"), strict=True)),
+        *(
+            alt.Tooltip(f"{f}:Q", format=".3f", title=t)
+            for f, t in zip(("value", "low", "high"), (measure_label(measure), "from", "to"), strict=True)
+        ),
     ]
     base = alt.Chart(alt.InlineData(rows)).encode(y=y, color=_colour(alt, [s.name for s in systems]), tooltip=tips)
     bar = base.mark_rule(strokeWidth=3, opacity=0.45, strokeCap="round").encode(
@@ -120,7 +135,7 @@ def differences(pair: Differences, systems: Sequence[System], *, width: int | st
 
 
 def scores(stage: ScoreStage, *, domain: tuple[float, float] | None = None, width: int | str = 420) -> alt.LayerChart:
-    """Overlaid histograms of the scores of positives, negatives and marked false negatives, each as a share of its class.
+    """Overlaid histograms of the scores of positives, negatives and marked false negatives, as shares of each class.
 
     Args:
         domain: of the score axis; give the same to several stages to compare them.
@@ -149,7 +164,11 @@ def scores(stage: ScoreStage, *, domain: tuple[float, float] | None = None, widt
         axis=alt.Axis(grid=False, tickCount=6),
     )
     y = alt.Y("share:Q", stack=None, title=None, axis=None)
-    tips = [alt.Tooltip("kind:N", title="candidates"), alt.Tooltip("score:Q", format=".2f", title="score from"), alt.Tooltip("share:Q", format=".1%", title="share")]
+    tips = [
+        alt.Tooltip("kind:N", title="candidates"),
+        alt.Tooltip("score:Q", format=".2f", title="score from"),
+        alt.Tooltip("share:Q", format=".1%", title="share"),
+    ]
     base = alt.Chart(alt.InlineData(rows)).encode(x=x, y=y, color=colour)
     area = base.mark_area(interpolate="step-after", opacity=0.22, line=False).encode(tooltip=tips)
     line = base.mark_line(interpolate="step-after", strokeWidth=1.6).encode(
@@ -172,7 +191,11 @@ def loss_curve(curve: Curve, *, width: int | str = 420) -> alt.LayerChart:
     y = alt.Y("loss:Q", title="loss", axis=alt.Axis(tickCount=4, domain=False), scale=alt.Scale(zero=False))
     base = alt.Chart(alt.InlineData(rows)).encode(x=x)
     raw = base.mark_line(strokeWidth=1, opacity=0.35, color=MUTED).encode(y=y)
-    tips = [alt.Tooltip("step:Q"), alt.Tooltip("loss:Q", format=".4f"), alt.Tooltip("smooth:Q", format=".4f", title="smoothed")]
+    tips = [
+        alt.Tooltip("step:Q"),
+        alt.Tooltip("loss:Q", format=".4f"),
+        alt.Tooltip("smooth:Q", format=".4f", title="smoothed"),
+    ]
     average = base.mark_line(strokeWidth=2, color=INK).encode(y=alt.Y("smooth:Q", title="loss"), tooltip=tips)
     return _finish(raw + average, width=width, height=170, description=f"Training loss of {curve.name} per step")
 
@@ -192,7 +215,10 @@ def dev_curve(curve: Curve, *, colour: str = SYSTEM_COLOURS[3], width: int | str
         for step, value in curve.evaluations
     ]
     x = alt.X(
-        "step:Q", title="step", axis=alt.Axis(grid=False, tickCount=6, format="~s"), scale=alt.Scale(domain=[0, last], nice=False)
+        "step:Q",
+        title="step",
+        axis=alt.Axis(grid=False, tickCount=6, format="~s"),
+        scale=alt.Scale(domain=[0, last], nice=False),
     )
     y = alt.Y(
         "value:Q",
@@ -202,7 +228,9 @@ def dev_curve(curve: Curve, *, colour: str = SYSTEM_COLOURS[3], width: int | str
     )
     tips = [alt.Tooltip("step:Q"), alt.Tooltip("value:Q", format=".4f", title=label)]
     base = alt.Chart(alt.InlineData(rows)).encode(x=x, y=y)
-    line = base.mark_line(strokeWidth=2, color=colour, point={"filled": True, "size": 36, "color": colour}).encode(tooltip=tips)
+    line = base.mark_line(strokeWidth=2, color=colour, point={"filled": True, "size": 36, "color": colour}).encode(
+        tooltip=tips
+    )
     chosen = base.transform_filter("datum.chosen")
     ring = chosen.mark_point(size=190, filled=False, strokeWidth=2, color=INK, opacity=1)
     late = (curve.chosen_step or 0) > last / 2
@@ -231,11 +259,20 @@ def _finish(chart: Any, *, width: int | str, height: int, description: str) -> A
         "titlePadding": 8,
     }
     return (
-        chart.properties(width=width, height=height, description=description, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
+        chart.properties(
+            width=width,
+            height=height,
+            description=description,
+            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+        )
         .configure(font=_FONT, background="transparent", padding={"left": 2, "right": 14, "top": 4, "bottom": 2})
         .configure_view(stroke=None)
         .configure_axis(**axis)
     )
+
+
+def _short(value: float) -> float:
+    return round(float(value), 5)
 
 
 def _thin(values: list[Any]) -> list[Any]:
@@ -246,7 +283,7 @@ def _thin(values: list[Any]) -> list[Any]:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Return the exponential moving average over about a twentieth of the values, without the pull of a starting value."""
+    """Return the exponential moving average over about a twentieth of the values, free of a starting value's pull."""
     keep = 1 - 2 / (max(len(values) / 20, 2) + 1)
     total = weight = 0.0
     out = []

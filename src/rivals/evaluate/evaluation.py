@@ -213,7 +213,9 @@ class Evaluation:
             fields["comparisons"] = tuple(_comparison(row) for row in fields["comparisons"])
             fields["coverage"] = {system: Coverage(**seen) for system, seen in fields["coverage"].items()}
             return cls(**fields)
-        except (KeyError, TypeError, json.JSONDecodeError) as fault:
+        except RivalsError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as fault:
             raise RivalsError(
                 f"this is not a saved evaluation ({type(fault).__name__}: {fault}); save one with to_json()"
             ) from None

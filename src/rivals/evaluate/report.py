@@ -1,7 +1,8 @@
 """`write_report`: one HTML file which shows a run to a stranger and opens without a network.
 
-The page holds everything it needs: the numbers, the chart specifications (made and checked by altair) and the JavaScript that draws them.
-A content security policy inside the page forbids every request. Needs the extra `report` (altair, Jinja2).
+The page holds everything it needs: the numbers, the chart specifications (made and checked by altair) and the
+JavaScript that draws them. A content security policy inside the page forbids every request. Needs the extra `report`
+(altair, which brings Jinja2).
 """
 
 from __future__ import annotations
@@ -52,13 +53,14 @@ __all__ = [
     "WorstQuery",
     "measured",
     "rebuild_report",
+    "render",
     "save_report",
     "worst_queries",
     "write_report",
 ]
 
 _SCRIPTS = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js", "report.js")
-_CUT = 400  # characters of a document that the page shows
+_CUT, _HIT_CUT = 400, 240  # characters of a document that the page shows, alone and in a list of hits
 
 
 def write_report(path: str | Path, data: ReportData) -> Path:
@@ -91,7 +93,9 @@ def rebuild_report(run_folder: str | Path) -> Path:
     try:
         content = source.read_bytes()
     except OSError as error:
-        raise RunFolderError(f"{source} cannot be read ({error.strerror}); the run has not been evaluated yet") from None
+        raise RunFolderError(
+            f"{source} cannot be read ({error.strerror}); the run has not been evaluated yet"
+        ) from None
     return write_report(Path(run_folder) / "report.html", ReportData.from_json(content, path=source))
 
 
@@ -104,10 +108,11 @@ def render(data: ReportData) -> str:
     tested = [c for c in data.comparisons if c.measure == data.primary]
     test_queries = len(data.differences[0].values) if data.differences else data.about.queries.get("test")
     best = max(data.systems, key=lambda system: system.measures[data.primary].value)
-    return _template().render(
+    page: str = _template().render(
         data=data,
         w=words,
         cut=_CUT,
+        hit_cut=_HIT_CUT,
         css=_part("report.css"),
         script=script,
         script_hash=digest,
@@ -118,20 +123,24 @@ def render(data: ReportData) -> str:
         ties=words.ties(data),
         colour={s.name: f"var(--s{i % len(charts.SYSTEM_COLOURS)})" for i, s in enumerate(data.systems)},
         best=best,
+        best_names=words.best_names(data),
         tested=_by_baseline(tested),
         tested_elsewhere=_by_baseline([c for c in data.comparisons if c.measure != data.primary]),
         tested_best=[c for c in tested if c.system == best.name],
         detectable=words.detectable_sentence(tested, test_queries),
         config=json.dumps(data.config, indent=2, ensure_ascii=False, default=str),
     )
+    return page
 
 
 def chart_specs(data: ReportData) -> dict[str, dict[str, Any]]:
-    """Return the report's charts by place, as Vega-Lite specifications checked against its schema, colours as CSS variables."""
+    """Return the charts by place, as Vega-Lite specifications checked against its schema, colours as CSS variables."""
     order = [system.name for block in words.order_in_blocks(data) for system in block]
     made: dict[str, Any] = {}
     for measure in data.systems[0].measures:
-        made[f"intervals-{words.anchor(measure)}"] = charts.intervals(data.systems, measure, order=order, width="container")
+        made[f"intervals-{words.anchor(measure)}"] = charts.intervals(
+            data.systems, measure, order=order, width="container"
+        )
     for i, pair in enumerate(data.differences):
         made[f"differences-{i}"] = charts.differences(pair, data.systems, width="container")
     edges = [edge for stage in data.scores for edge in (stage.edges[0], stage.edges[-1])]
@@ -143,13 +152,18 @@ def chart_specs(data: ReportData) -> dict[str, dict[str, Any]]:
             made[f"loss-{i}"] = charts.loss_curve(curve, width="container")
         if curve.evaluations:
             made[f"dev-{i}"] = charts.dev_curve(curve, width="container")
-    return {name: _with_variables(chart.to_dict()) for name, chart in made.items()}
+    import altair
+
+    with altair.data_transformers.enable(consolidate_datasets=False):
+        return {name: _with_variables(chart.to_dict()) for name, chart in made.items()}
 
 
 def _with_variables(spec: Any) -> Any:
     """Write the palette's colours as CSS variables, so that the page can change them in the dark and on paper."""
     if isinstance(spec, dict):
-        return {key: value if key == "datasets" else _with_variables(value) for key, value in spec.items() if key != "$schema"}
+        return {
+            key: value if key == "values" else _with_variables(value) for key, value in spec.items() if key != "$schema"
+        }
     if isinstance(spec, list):
         return [_with_variables(value) for value in spec]
     return f"var({charts.CSS_NAMES[spec]}, {spec})" if isinstance(spec, str) and spec in charts.CSS_NAMES else spec

@@ -137,8 +137,8 @@ def check_assignment(
     elif relevance is None and (query_groups is None or same_group == "ignore"):
         if shape[1] < shape[0]:
             raise RivalsError(
-                f"documents must have at least as many rows as queries, {shape[0]}, since document i is the positive of "
-                f"query i; got {shape[1]}. Give relevance, positive_columns or groups otherwise"
+                f"documents must have at least as many rows as queries, {shape[0]}, since document i is the positive "
+                f"of query i; got {shape[1]}. Give relevance, positive_columns or groups otherwise"
             )
         own = torch.arange(shape[0], device=device)
     return Assignment(shape, device, relevance, mask, weight, own, query_groups, document_groups)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from rivals.errors import RivalsError
 from rivals.progress import progress
 
-_BLOCK = 1 << 20  # drawn queries held at a time
+_BLOCK = 1 << 17  # drawn queries held at a time, so that they stay in the cache
 
 
 class Interval(NamedTuple):
@@ -103,11 +103,10 @@ def resampled_means(
     queries = values.shape[-1]
     means = np.empty((len(values), resamples))
     step = max(1, _BLOCK // queries)
-    small = np.uint16 if queries <= 1 << 16 else np.int64
     with progress("Resampling queries", resamples) as advance:
         for start in range(0, resamples, step):
             size = min(step, resamples - start)
-            drawn = generator.integers(0, queries, size=(size, queries), dtype=small).astype(np.int64)
+            drawn = generator.integers(0, queries, size=(size, queries), dtype=np.int32).astype(np.int64)
             drawn += np.arange(size)[:, None] * queries
             counts = np.bincount(drawn.ravel(), minlength=size * queries).reshape(size, queries)
             means[:, start : start + size] = values @ counts.T.astype(np.float64) / queries

@@ -125,7 +125,7 @@ def rank_lists(
         count = mask.sum(-1)
     else:
         count = torch.full((lists,), width, dtype=torch.int64, device=scores.device)
-    if relevance.is_floating_point() and relevance.isinf().any():
+    if _suspect(relevance) and relevance.isinf().any():
         raise RivalsError("relevance holds an infinite value; grades must be finite (NaN means not judged)")
     depth = width if depth is None else min(depth, width)
     if ranked:
@@ -134,9 +134,10 @@ def rank_lists(
                 "ranked=True needs the absent candidates last in every list; sort the lists or leave ranked out"
             )
         return RankedLists(relevance[:, :depth], relevance, count, shape, is_numpy)
-    missing = scores.isnan() if mask is None else scores.isnan() & mask
-    if missing.any():
-        raise RivalsError(f"{int(missing.sum())} of the scores are NaN; mask those candidates or mend the scorer")
+    if _suspect(scores):
+        missing = int((scores.isnan() if mask is None else scores.isnan() & mask).sum())
+        if missing:
+            raise RivalsError(f"{missing} of the scores are NaN; mask those candidates or mend the scorer")
     if order is not None:
         places = order(scores, mask)[:, :depth]
     elif scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float16, torch.bfloat16):
@@ -187,9 +188,14 @@ def largest(values: NDArray[Any], depth: int) -> NDArray[Any]:
     [[9, 4]]
     """
     width = values.shape[-1]
-    if 0 < depth * 4 <= width:
+    if width >= 512 and depth * 8 <= width:
         values = np.partition(values, width - depth, axis=-1)[..., width - depth :]
     return np.sort(values, axis=-1)[..., ::-1][..., :depth]
+
+
+def _suspect(values: Tensor) -> bool:
+    """Whether values may hold NaN or an infinity: one cheap sum, which is finite in most cases, settles it."""
+    return values.is_floating_point() and not bool(values.sum().isfinite())
 
 
 def as_tensor(values: Any, name: str, device: torch.device | None) -> Tensor:

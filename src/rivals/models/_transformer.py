@@ -78,7 +78,10 @@ def load_transformer_with_report(folder: Path, *, kind: str, num_labels: int | N
     for shard in shards:
         check_weights(folder / shard)
     try:
-        with quiet_transformers():
+        with (
+            quiet_transformers(),
+            torch.random.fork_rng(),
+        ):  # what is missing is drawn, but not from the caller's stream
             model, report = getattr(transformers, kind).from_pretrained(
                 str(folder),
                 config=config,

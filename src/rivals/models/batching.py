@@ -159,7 +159,8 @@ class FastTokenizer:
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_padding()
         self._backend.no_truncation()
-        self.text = self._backend.to_str()
+        self.text: str = self._backend.to_str()
+        self._cutters: dict[int, Any] = {}
         self._direction = getattr(tokenizer, "truncation_side", "right")
         pad = tokenizer.pad_token_id
         if pad is None:
@@ -167,11 +168,20 @@ class FastTokenizer:
         self.pad_id = 0 if pad is None else int(pad)
         self.special_ids = frozenset(int(i) for i in tokenizer.all_special_ids)
 
-    def _truncate(self, max_length: int | None) -> None:
+    def _cutting_at(self, max_length: int | None) -> Any:
+        """A tokenizer that cuts there. Each length has its own, so threads do not collide."""
         if max_length is None:
-            self._backend.no_truncation()
-        else:
-            self._backend.enable_truncation(max_length, strategy="longest_first", direction=self._direction)
+            return self._backend
+        cutter = self._cutters.get(max_length)
+        if cutter is None:
+            from tokenizers import Tokenizer
+
+            cutter = Tokenizer.from_str(self.text)
+            cutter.enable_truncation(max_length, strategy="longest_first", direction=self._direction)
+            if len(self._cutters) >= 8:
+                self._cutters = {}
+            self._cutters[max_length] = cutter
+        return cutter
 
     def __call__(
         self,
@@ -183,7 +193,7 @@ class FastTokenizer:
         on_done: Callable[[int], None] | None = None,
     ) -> Tokens:
         """Tokenise texts (each with `prompt` in front), at most `max_length` tokens each, in chunks."""
-        self._truncate(max_length)
+        backend = self._cutting_at(max_length)
         parts: list[np.ndarray] = []
         lengths = np.zeros(len(texts), dtype=np.int64)
         truncated = 0
@@ -193,7 +203,7 @@ class FastTokenizer:
                 if prompt
                 else list(texts[start : start + _CHUNK])
             )
-            encodings = self._backend.encode_batch_fast(chunk, add_special_tokens=special)
+            encodings = backend.encode_batch_fast(chunk, add_special_tokens=special)
             rows = [encoding.ids for encoding in encodings]
             lengths[start : start + len(rows)] = [len(row) for row in rows]
             parts.append(np.fromiter((i for row in rows for i in row), dtype=np.int32, count=sum(map(len, rows))))
@@ -214,7 +224,6 @@ class FastTokenizer:
 
     def pair_template(self) -> tuple[list[int], list[int], list[int]]:
         """Special tokens before, between and after the two texts of a pair: ([CLS], [SEP], [SEP]) for BERT."""
-        self._backend.no_truncation()
         encoding = self._backend.encode("a", "a")
         owner = list(encoding.sequence_ids)
         first = [at for at, sequence in enumerate(owner) if sequence == 0]

@@ -7,9 +7,10 @@ encoded alone, so what a resumed run computes does not depend on where the first
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from rivals.models.encoder import Encoder
 from rivals.progress import progress
 
 BLOCK = 512
+Arrays = dict[str, NDArray[Any]]
 
 
 def encode_in_blocks(
@@ -28,45 +30,56 @@ def encode_in_blocks(
     role: Literal["query", "document"],
     folder: Path | None,
     description: str = "Encoding",
-    block: int = BLOCK,
 ) -> NDArray[np.float32]:
-    """Return unit vectors float32[N, D]; blocks found in `folder` are read, missing ones computed and kept there.
+    """Return unit vectors float32[N, D]; blocks found in `folder` are read, missing ones computed and kept there."""
 
-    A block's file is named by what it depends on (weights, prompt, length, dtype and texts), so a changed model or text never finds a stale one.
-    A file that cannot be read is computed again.
-    """
+    def encode(chunk: list[str]) -> Arrays:
+        return {"pooled": encoder.encode(chunk, role=role, progress=False, normalize=True)}
+
     parts: list[NDArray[np.float32]] = []
     with progress(description, len(texts)) as advance:
-        for chunk in _blocks(texts, block):
-            path = None if folder is None else folder / f"{_key(encoder, chunk, role)}.npy"
-            vectors = None if path is None else _read(path, (len(chunk), encoder.dimension))
-            if vectors is None:
-                vectors = encoder.encode(chunk, role=role, progress=False, normalize=True)
-                if path is not None:
-                    with atomic_file(path, "wb") as out:
-                        np.save(out, vectors, allow_pickle=False)
-            parts.append(vectors)
+        for chunk in blocks_of(texts):
+            parts.append(cached_block(encoder, chunk, role, folder, "pooled", encode)["pooled"])
             advance(len(chunk))
     return np.concatenate(parts) if parts else np.zeros((0, encoder.dimension), np.float32)
 
 
-def _blocks(texts: Sequence[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(texts), size):
-        yield list(texts[start : start + size])
+def blocks_of(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Cut texts into blocks of `BLOCK`."""
+    for start in range(0, len(texts), BLOCK):
+        yield list(texts[start : start + BLOCK])
 
 
-def _key(encoder: Encoder, texts: Sequence[str], role: str) -> str:
+def cached_block(
+    encoder: Encoder,
+    texts: list[str],
+    role: Literal["query", "document"],
+    folder: Path | None,
+    salt: str,
+    compute: Callable[[list[str]], Arrays],
+) -> Arrays:
+    """Return the arrays of a block, from its file if there is a sound one, else computed and written.
+
+    The file's name is a hash of all that decides its content (weights, prompt, length, dtype, texts and `salt`), so a changed model or
+    text never finds a stale block. A file that cannot be read is computed again.
+    """
+    if folder is None:
+        return compute(texts)
+    path = folder / f"{_key(encoder, texts, role, salt)}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        arrays = compute(texts)
+    with atomic_file(path, "wb") as out:
+        np.savez(out, **arrays)
+    return arrays
+
+
+def _key(encoder: Encoder, texts: Sequence[str], role: Literal["query", "document"], salt: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    about = (encoder.fingerprint(), role, encoder.prompt_for("query" if role == "query" else "document"), encoder.max_length, encoder.dtype)
+    about = (encoder.fingerprint(), salt, role, encoder.prompt_for(role), encoder.max_length, encoder.dtype)
     for part in (*map(str, about), *texts):
         encoded = part.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.hexdigest()
-
-
-def _read(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return vectors if vectors.shape == shape and vectors.dtype == np.float32 else None

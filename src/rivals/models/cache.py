@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import struct
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class VectorCache:
         self._segments: dict[str, _Segment | None] = {}
         self._index: tuple[np.ndarray, np.ndarray, list[_Segment]] | None = None
         self._pending: dict[int, dict[bytes, np.ndarray]] = {}
-        self._pending_rows = 0
+        self._lock = threading.RLock()
         try:
             self._place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -187,13 +188,17 @@ class VectorCache:
 
         keys uint64[N, 2] from `text_keys`.
         """
+        with self._lock:
+            return self._get(keys, width)
+
+    def _get(self, keys: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         self._refresh()
         assert self._index is not None
         known, where, segments = self._index
         out = np.zeros((len(keys), width), dtype=np.float32)
         found = np.zeros(len(keys), dtype=bool)
         if len(known):
-            at = np.minimum(np.searchsorted(known[:, 0], keys[:, 0]), len(known) - 1)
+            at = np.maximum(np.searchsorted(known[:, 0], keys[:, 0], side="right") - 1, 0)  # the newest of equal keys
             match = np.flatnonzero((known[at] == keys).all(1))
             segment_of = where[at[match], 0]
             for number in np.unique(segment_of):
@@ -221,16 +226,17 @@ class VectorCache:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if vectors.ndim != 2 or len(vectors) != len(keys):
             raise RivalsError(f"expected one vector for each of {len(keys)} keys, got shape {vectors.shape}")
-        waiting = self._pending.setdefault(vectors.shape[1], {})
-        for key, vector in zip(keys, vectors, strict=True):
-            waiting[key.tobytes()] = vector.copy()
-        self._pending_rows = sum(map(len, self._pending.values()))
-        if self._pending_rows >= _FLUSH_ROWS:
-            self.flush()
+        with self._lock:
+            waiting = self._pending.setdefault(vectors.shape[1], {})
+            for key, vector in zip(keys, vectors, strict=True):
+                waiting[key.tobytes()] = vector.copy()
+            if sum(map(len, self._pending.values())) >= _FLUSH_ROWS:
+                self.flush()
 
     def flush(self) -> None:
         """Write what is held in memory as a segment, then delete the oldest segments beyond `max_bytes`."""
-        pending, self._pending, self._pending_rows = self._pending, {}, 0
+        with self._lock:
+            pending, self._pending = self._pending, {}
         for width, waiting in pending.items():
             if waiting:
                 keys = np.frombuffer(b"".join(waiting), dtype=np.uint64).reshape(-1, 2)
@@ -267,6 +273,7 @@ class VectorCache:
             total -= size
 
     def __len__(self) -> int:
-        self._refresh()
+        with self._lock:
+            self._refresh()
         assert self._index is not None
         return len(self._index[0]) + sum(map(len, self._pending.values()))

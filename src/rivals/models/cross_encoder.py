@@ -297,7 +297,7 @@ def _scores(model: Any, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tens
 def _score_layout(path: Path) -> tuple[Path, int | None, bool]:
     """Return (transformer folder, stated length, lower case) of a folder of any of the three kinds."""
     if not (path / "modules.json").exists():
-        layout = _folder.read_layout(path)
+        _folder.read_layout(path)  # raises when this is no model folder at all
         return path, None, False
     modules = _folder.read_json(path / "modules.json")
     names = [str(m.get("type", "")).rsplit(".", 1)[-1] for m in modules] if isinstance(modules, list) else []

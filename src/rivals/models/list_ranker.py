@@ -103,7 +103,9 @@ class ContextRanker(nn.Module):
         if min(*widths, d_output, heads) < 1 or n_layers < 0:
             raise RivalsError("a ranker needs positive widths, heads and outputs, and no negative number of layers")
         if n_layers and widths[-1] % heads:
-            raise RivalsError(f"{heads} heads do not divide the width {widths[-1]}; choose a width that is a multiple of the heads")
+            raise RivalsError(
+                f"{heads} heads do not divide the width {widths[-1]}; choose a width that is a multiple of the heads"
+            )
         self.positional = positional
         self.input_norm = _norm(norm, n_features) if input_norm else nn.Identity()
         layers: list[nn.Module] = []
@@ -126,7 +128,9 @@ class ContextRanker(nn.Module):
         if mask is None:
             mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
         if x.shape[:-1] != mask.shape:
-            raise RivalsError(f"features are {tuple(x.shape)}, so the mask must be {tuple(x.shape[:-1])}, not {tuple(mask.shape)}")
+            raise RivalsError(
+                f"features are {tuple(x.shape)}, so the mask must be {tuple(x.shape[:-1])}, not {tuple(mask.shape)}"
+            )
         hidden = self.fc(self.input_norm(x.masked_fill(~mask[..., None], 0.0)))
         if self.positional == "fixed":
             if indices is None:

@@ -13,9 +13,10 @@ from rivals.errors import RivalsError
 class RoutedExperts(nn.Module):
     """Copies of a block, one per domain; each text of a batch passes, whole, through the copy of its domain.
 
-    out[b] = block_{route[b]}(hidden[b]). No gate, no balancing term: the route is data. Parameters grow with the number of
-    experts, the work does not. The copies start equal, so right after conversion the outputs are those of the block. An
-    expert without a text in the batch is not called: its gradients stay None and optimisers leave it alone.
+    out[b] = block_{route[b]}(hidden[b]). No gate, no balancing term: the route is data. Parameters grow with the
+    number of experts, the work does not. The copies start equal, so right after conversion the outputs are those of
+    the block. An expert without a text in the batch is not called: its gradients stay None and optimisers leave it
+    alone.
 
     Shapes: hidden float[B, T, h], route int64[B] -> float[B, T, h] (whatever the block makes of it).
 

@@ -219,6 +219,8 @@ class Sampler(Transform):
         return Draw.of_rows(run, *self._draw_random(rows, offsets, weights, gumbel))
 
     def __call__(self, run: Run) -> Run:
+        if run.seed < 0 or run.version < 0:
+            raise RivalsError(f"a run's seed and version must be 0 or more, not {run.seed} and {run.version}")
         generator = np.random.default_rng([run.seed, self.seed, run.version])
         return run.select(self.draw(run, generator).chosen(run))
 

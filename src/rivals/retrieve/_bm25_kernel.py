@@ -1,4 +1,7 @@
-"""The compiled part of BM25: adding up posting lists and keeping the k best, in the order of the house."""
+"""The compiled part of BM25: adding up posting lists and keeping the k best, in the order of the house.
+
+The cache on disk watches this file only: after a change of the helpers in `_select`, touch this file too.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ from numba import njit  # type: ignore[import-untyped]
 
 from rivals.retrieve._select import _kth_largest, _pack, _sort
 
+SMALLEST = 1e-30  # no term adds less
+
 
 @njit(cache=True, nogil=True)
 def search(starts, terms, indptr, indices, data, order, best, held):  # type: ignore[no-untyped-def]
     """Write the k best documents of each query as sorted keys of `_pack`; only documents that hold a query term count.
 
     Query q has the terms `terms[starts[q]:starts[q + 1]]`; term t the documents `indices[indptr[t]:indptr[t + 1]]` with
-    the scores `data`, all above 0.
+    the scores `data`, all above `SMALLEST`.
     """
     k = best.shape[1]
     scores = np.zeros(order.shape[0], np.float32)
@@ -23,21 +28,32 @@ def search(starts, terms, indptr, indices, data, order, best, held):  # type: ig
     kept = np.empty(room, np.int64)
     values = np.empty(room, np.float32)
     for q in range(starts.shape[0] - 1):
+        postings = 0
+        for i in range(starts[q], starts[q + 1]):
+            postings += indptr[terms[i] + 1] - indptr[terms[i]]
+        dense = 8 * postings > order.shape[0]  # then looking at every document is quicker than listing those touched
         count = 0
         for i in range(starts[q], starts[q + 1]):
-            for j in range(indptr[terms[i]], indptr[terms[i] + 1]):
-                document = indices[j]
-                if scores[document] == 0:
-                    touched[count] = document
-                    count += 1
-                scores[document] += data[j]
-        low = np.float32(0.0)
+            if dense:
+                for j in range(indptr[terms[i]], indptr[terms[i] + 1]):
+                    scores[indices[j]] += data[j]
+            else:
+                for j in range(indptr[terms[i]], indptr[terms[i] + 1]):
+                    document = indices[j]
+                    if scores[document] == 0:
+                        touched[count] = document
+                        count += 1
+                    scores[document] += data[j]
+        if dense:
+            count = order.shape[0]
+        low = np.float32(SMALLEST)
         size = 0
         at = 0
         while True:
             while at < count and size < room:
-                kept[size] = touched[at]
-                values[size] = scores[touched[at]]
+                document = at if dense else touched[at]
+                kept[size] = document
+                values[size] = scores[document]
                 size += values[size] >= low
                 at += 1
             if size > k:
@@ -68,7 +84,7 @@ def search(starts, terms, indptr, indices, data, order, best, held):  # type: ig
         for i in range(held[q]):
             best[q, i] = keys[i]
         for i in range(count):
-            scores[touched[i]] = 0
+            scores[i if dense else touched[i]] = 0
 
 
 @njit(cache=True, nogil=True)

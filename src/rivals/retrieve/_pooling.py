@@ -42,7 +42,8 @@ class Pooled:
 class Scales:
     """How each run's scores of a query are normalised: (score - low) / width, [Q, runs].
 
-    `absent` stands for a missing score and `floor` for lower values: what was not retrieved counts as the lowest that was.
+    `absent` stands for a missing score and `floor` for lower values: what was not retrieved counts as the lowest
+    that was.
     """
 
     low: NDArray[np.float64]
@@ -119,10 +120,10 @@ def scales_of(scores: NDArray[np.float32], offsets: NDArray[np.int64], normalisa
             spread = (values - low[lists.segment_ids(own), i]) ** 2
             width[:, i] = np.sqrt(lists.segment_reduce(np.add, spread, own) / count)
         # One candidate, or all alike: they tell nothing apart, but in min-max they still beat what was not retrieved.
-        flat = width[:, i] <= 1e-12 * np.maximum(np.abs(low[:, i]), 1.0)
+        flat = width[:, i] <= 1e-9 * np.abs(low[:, i])
+        width[flat, i] = 1e-6 * np.maximum(np.abs(low[flat, i]), 1e-30)
         if normalisation == "min-max":
-            low[flat, i] -= 1.0
-        width[flat, i] = 1.0
+            low[flat, i] -= width[flat, i]
         width[np.diff(own) == 0, i] = np.inf  # nothing retrieved: whatever the score, 0
         absent[:, i] = 0.0 if normalisation == "min-max" else (smallest - low[:, i]) / width[:, i]
     return Scales(low, width, absent, absent)

@@ -34,9 +34,23 @@ def best_precision() -> Literal["int8", "bfloat16", "float32"]:
     amx = found.get("amx_bf16", False) and getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)()
     if amx:
         return "bfloat16"
-    if (found.get("avx512_vnni") or found.get("avx_vnni")) and hasattr(torch, "_int_mm"):
+    if (found.get("avx512_vnni") or found.get("avx_vnni")) and _int8_works():
         return "int8"
     return "float32"
+
+
+def _int8_works() -> bool:
+    """Whether torch's int8 product, which is not a public function, is there and gives exact sums."""
+    import torch
+
+    left = torch.arange(-127, 128, dtype=torch.int8).repeat(64)[: 37 * 67].view(37, 67)
+    right = torch.arange(127, -128, -1, dtype=torch.int8).repeat(64)[: 53 * 67].view(53, 67)
+    out = torch.empty(37, 53, dtype=torch.int32)
+    try:
+        torch._int_mm(left, right.T, out=out)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return bool((out == left.int() @ right.int().T).all())
 
 
 @dataclass(frozen=True)
@@ -73,8 +87,8 @@ class PreparedDocuments:
     def __init__(self, vectors: NDArray[Any], *, precision: Precision = "auto", keep: int = _KEEP) -> None:
         self.vectors = _matrix(vectors, "documents")
         chosen = best_precision() if precision == "auto" else precision
-        if chosen == "int8" and self.vectors.shape[1] > 1 << 16:
-            chosen = "float32"  # so many products of int8 could overflow int32
+        if chosen == "int8" and not 2 <= self.vectors.shape[1] <= 1 << 16:
+            chosen = "float32"  # torch's int8 product errs for one dimension and could overflow for very many
         if chosen not in ("int8", "bfloat16", "float32"):
             raise RivalsError(f"precision is {precision!r}; use 'auto', 'int8', 'bfloat16' or 'float32'")
         self.precision: str = chosen
@@ -86,7 +100,8 @@ class PreparedDocuments:
         self._blocks: dict[int, _Block] = {}
         sample = np.asarray(self.vectors[:: max(1, size // 4096)], dtype=np.float32)
         centre = sample.mean(axis=0) if size else np.zeros(width, np.float32)
-        self.centre = np.where(np.isfinite(centre), centre, 0).astype(np.float32)
+        usable = np.linalg.norm(centre.astype(np.float64)) < 1e18  # False for NaN too; its row is named when it is read
+        self.centre = centre if usable else np.zeros(width, np.float32)
         # Subtractive dither for the documents, plain dither for the queries: see `_margins`.
         self.dither, self.query_dither = np.random.default_rng(20).uniform(-0.5, 0.5, (2, width)).astype(np.float32)
 
@@ -228,12 +243,16 @@ def _matrix(vectors: Any, what: str) -> NDArray[Any]:
 
 
 def check_norms(vectors: NDArray[Any], norm: NDArray[np.float32], start: int, what: str) -> None:
-    bad = ~(norm < 1e18)
+    """Raise a RivalsError that names the first row whose norm is not below 1e18; `norm` may be that of centred rows."""
+    if (norm < 1e18).all():
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        raw = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    bad = ~(raw < 1e18)
     if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        finite = bool(np.isfinite(vectors[row]).all())
+        row = int(bad.argmax())
         large = "has values too large for inner products in float32 (norm above 1e18)"
-        fault = large if finite else "holds NaN or infinity"
+        fault = large if np.isfinite(vectors[row]).all() else "holds NaN or infinity"
         raise RivalsError(
             f"{what}: row {start + row} (counted from 0) {fault}; {int(bad.sum())} such rows in this block"
         )

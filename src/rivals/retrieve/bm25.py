@@ -157,7 +157,7 @@ class BM25(Retriever):
         rows = [[self.vocabulary[term] for term in text] for text in terms]
         found = scorer.build_index_from_ids(list(range(len(vocabulary))), rows, show_progress=False)
         data, indices, indptr = found["data"], found["indices"].astype(np.int32), found["indptr"].astype(np.int64)
-        keep = data > 0  # a term in most documents weighs nothing in some variants
+        keep = data > 1e-30  # a term in most documents weighs nothing in some variants
         self._data = np.ascontiguousarray(data[keep], dtype=np.float32)
         self._indices, self._indptr = np.ascontiguousarray(indices[keep]), lists.keep_values(keep, indptr)
         absent = scorer.nonoccurrence_array

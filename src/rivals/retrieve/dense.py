@@ -101,6 +101,9 @@ class Dense(Retriever):
         if last is not None and (last[1] is queries or last[0] == queries.fingerprint):
             return last[2]
         vectors = self._encode(queries, "query", f"Encoding {len(queries):,} queries")
+        if vectors.shape[1] != self.vectors.shape[1]:
+            found, held = vectors.shape[1], self.vectors.shape[1]
+            raise RivalsError(f"the encoder gives queries {found} dimensions, the document vectors have {held}")
         self._last = (queries.fingerprint, queries, vectors)
         return vectors
 

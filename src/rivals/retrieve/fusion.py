@@ -185,8 +185,8 @@ class ReciprocalRankFusion(_Fusion):
 class WeightedFusion(_Fusion):
     """Retrieves with several retrievers and adds up their normalised scores; see `fuse_weighted`.
 
-    Unlike there, every operand scores every candidate, so `features` has no gaps. With "min-max" and "z-score" a candidate
-    below all that an operand retrieved still counts as the lowest of those.
+    Unlike there, every operand scores every candidate, so `features` has no gaps. With "min-max" and "z-score" a
+    candidate below all that an operand retrieved still counts as the lowest of those.
 
     Args:
         retrievers, weights: weights in the retrievers' order or by name; `WeightedFusion.fit` finds them.

@@ -106,9 +106,12 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """Memory-map a .npy file read-only; arrays without elements cannot be mapped and are read."""
+    """Memory-map a .npy file; arrays without elements cannot be mapped and are read.
+
+    Copy-on-write, because compiled kernels are compiled anew for read-only arrays; the file never changes.
+    """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="c", allow_pickle=False)
     except ValueError:
         return np.load(path, allow_pickle=False)
 

@@ -74,7 +74,7 @@ def create_app(
     >>> from rivals.retrieve import BM25
     >>> documents = Collection(["a", "b"], ["heart attack", "broken bones"])
     >>> app = create_app(SearchEngine(documents, bm25=BM25(documents)))
-    >>> sorted(route.path for route in app.routes)
+    >>> sorted({route.path for route in app.routes})
     ['/', '/about', '/document/{identifier:path}', '/health', '/metrics', '/openapi.json', '/search']
     """
     if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
@@ -137,7 +137,8 @@ def create_app(
             }
         )
 
-    @app.api_route("/health", methods=["GET", "HEAD"], response_model=None)
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health", response_model=None)
     async def health(request: Request) -> Response:
         """Whether the server is well; with the API key, where one is set, also what it serves."""
         if not request.scope["state"]["authorised"]:

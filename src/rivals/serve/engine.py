@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import threading
@@ -71,7 +72,7 @@ class _Timed(Retriever):
 
 
 class SearchEngine:
-    """Two-stage search, one query at a time: `(bm25 | dense) >> reranker`, with stages and filters chosen by each query.
+    """Two-stage search, one query at a time: `(bm25 | dense) >> reranker`, stages and filters chosen by each query.
 
     The pipeline objects are those that mining and evaluation use, so what was measured is what is served. With both
     first stages and no reranker the candidates are ordered by `fusion`. Safe to call from several threads; they take
@@ -116,9 +117,7 @@ class SearchEngine:
             check_same_documents(documents, retriever.documents)
         self.reranker = reranker
         self.candidates = candidates
-        if fusion is None:
-            from rivals.retrieve import fuse_reciprocal_rank as fusion
-        self.fusion = fusion
+        self.fusion = _reciprocal_ranks if fusion is None else fusion
         self.name = name
         self.stages = (*self.first, *(() if reranker is None else ("rerank",)))
         self._lock = threading.Lock()
@@ -206,12 +205,20 @@ class SearchEngine:
         if rerank and self.reranker is not None:
             run = (first[0] if len(first) == 1 else first[0] | first[1])(queries, depth)
             with clock("rerank"):
-                return self.reranker(run) if len(run) else run
+                return self.reranker(self._as_trained(run)) if len(run) else run
         runs = [retriever(queries, depth) for retriever in first]
         if len(runs) == 1:
             return runs[0]
         with clock("fuse"):
             return self.fusion(runs)
+
+    def _as_trained(self, run: Run) -> Run:
+        """Return the run under the scores rerankers are trained on: the last first stage's, even if that is off."""
+        scorer = tuple(self.first.values())[-1]
+        if run.scorer == scorer.name:
+            return run
+        score = scorer.score(run.queries, run.query, run.document)
+        return run.rescored(score, scorer=scorer.name, score_kind=scorer.score_kind)
 
     # ----------------------------------------------------------------------------------------------------------- hits
 
@@ -254,7 +261,8 @@ class SearchEngine:
             for match in _WORD.finditer(text):
                 word = match[0]
                 if word not in matches:
-                    matches[word] = not terms.isdisjoint(words.terms(word))
+                    lower = word.lower()
+                    matches[word] = len(word) > 1 and lower not in words.stop_words and words.term(lower) in terms
                 if matches[word]:
                     found.append(match.span())
             return found
@@ -300,6 +308,12 @@ class SearchEngine:
         return found
 
 
+def _reciprocal_ranks(runs: Sequence[Run]) -> Run:
+    from rivals.retrieve import fuse_reciprocal_rank
+
+    return fuse_reciprocal_rank(runs)
+
+
 def _thoughts(retriever: _Timed, queries: Collection, rows: NDArray[np.int64]) -> list[StageScore]:
     """What a first stage thought of documents `rows`: its score of each, its rank of those that it proposed itself."""
     if retriever.found is None or not len(rows):
@@ -329,10 +343,13 @@ def _matching_note(matching: int) -> str:
     return f"Only {matching} document{'s match' if matching > 1 else ' matches'} the filter."
 
 
-def load_engine(run_folder: str | Path, *, candidates: int = 100, device: str = "auto") -> SearchEngine:
+def load_engine(run_folder: str | Path, *, candidates: int | None = None, device: str = "auto") -> SearchEngine:
     """Load what a finished run left for searching: `index/`, `models/retriever`, `models/second_stage`.
 
     A folder without models gives a search by BM25 alone, one without a second stage a search without a reranker.
+
+    Args:
+        candidates: how many each first stage proposes; None is what the run was evaluated with.
 
     Raises:
         RunFolderError: no such folder, or one without an index. IndexDamaged, ModelError: a part that cannot be used.
@@ -356,7 +373,22 @@ def load_engine(run_folder: str | Path, *, candidates: int = 100, device: str = 
             from rivals.models.rerank import load_reranker
 
             reranker = load_reranker(second_stage, encoder)
-    name = folder.resolve().name
     return SearchEngine(
-        index.documents, bm25=index.bm25, dense=dense, reranker=reranker, candidates=candidates, name=name
+        index.documents,
+        bm25=index.bm25,
+        dense=dense,
+        reranker=reranker,
+        candidates=_evaluated_candidates(folder) if candidates is None else candidates,
+        name=folder.resolve().name,
     )
+
+
+def _evaluated_candidates(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]["candidates"])
+    except FileNotFoundError:
+        return 100
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{folder / 'config.json'} cannot be read ({error}); restore it, or say how many candidates"
+        ) from None

@@ -137,5 +137,5 @@ def _as_type(value: Scalar, kind: pa.DataType, column: str) -> Any:
             return pa.scalar(value).cast(kind)
     except (pa.ArrowException, OverflowError, ValueError, TypeError):
         pass
-    shown = repr(value)
-    raise RivalsError(f"column '{column}' holds {kind}; {shown[:80]} is not such a value") from None
+    holds = str(kind).removeprefix("large_")
+    raise RivalsError(f"column '{column}' holds {holds}; {repr(value)[:80]} is not such a value") from None

@@ -8,7 +8,15 @@ if TYPE_CHECKING:
     from rivals.training.loop import LoopConfig, Objective, TrainingResult, fit
     from rivals.training.retriever import RetrieverConfig, RetrieverObjective, train_retriever
 
-__all__ = ["LoopConfig", "Objective", "RetrieverConfig", "RetrieverObjective", "TrainingResult", "fit", "train_retriever"]
+__all__ = [
+    "LoopConfig",
+    "Objective",
+    "RetrieverConfig",
+    "RetrieverObjective",
+    "TrainingResult",
+    "fit",
+    "train_retriever",
+]
 
 _HOME = {
     "LoopConfig": "loop",

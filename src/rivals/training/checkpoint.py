@@ -21,7 +21,9 @@ from rivals.files import atomic_folder, checksum
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+) -> Path:
     """Write the checkpoint of `step` and drop older ones.
 
     Args:
@@ -56,7 +58,9 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         weights = load_file(path / WEIGHTS)
         expected = trainable_state(model)
         if weights.keys() != expected.keys() or any(weights[k].shape != expected[k].shape for k in weights):
-            raise RunFolderError(f"{path} holds the weights of another model; resume with the configuration it was made with")
+            raise RunFolderError(
+                f"{path} holds the weights of another model; resume with the configuration it was made with"
+            )
         restore_weights(model, weights)
         _restore_optimizer(optimizer, load_file(path / OPTIMIZER))
         return state

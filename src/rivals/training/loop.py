@@ -151,7 +151,9 @@ def fit(
                 note += f", dev {result.scores[-1][1]:.4f}"
             result.seconds = spent_before + time.monotonic() - started
             if folder is not None and (
-                time.monotonic() - last_saved >= config.checkpoint_seconds or step + 1 in evaluate_at or step + 1 == total
+                time.monotonic() - last_saved >= config.checkpoint_seconds
+                or step + 1 in evaluate_at
+                or step + 1 == total
             ):
                 keeper.save(result)
                 last_saved = time.monotonic()
@@ -298,7 +300,9 @@ class _Keeper:
             (self.folder / LOG).unlink(missing_ok=True)
             return TrainingResult()
         if {**state["config"], "checkpoint_seconds": 0} != {**asdict(self.config), "checkpoint_seconds": 0}:
-            raise RivalsError(f"the checkpoint in {self.folder} was made with other training options; resume with the same ones")
+            raise RivalsError(
+                f"the checkpoint in {self.folder} was made with other training options; resume with the same ones"
+            )
         result = TrainingResult(**state["result"])
         lines = [line for line in read_log(self.folder) if line["step"] <= result.steps]
         with atomic_file(self.folder / LOG) as log:

@@ -55,7 +55,13 @@ class RetrieverConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 2), ("negatives", 0), ("max_query_tokens", 4), ("max_document_tokens", 4), ("chunk_tokens", 64)):
+        for name, least in (
+            ("batch_size", 2),
+            ("negatives", 0),
+            ("max_query_tokens", 4),
+            ("max_document_tokens", 4),
+            ("chunk_tokens", 64),
+        ):
             if getattr(self, name) < least:
                 raise RivalsError(f"training option {name}={getattr(self, name)} is below {least}")
         if self.temperature <= 0 or self.late_interaction < 0:
@@ -137,10 +143,14 @@ class RetrieverObjective:
         mine = batch.share(self.world)
         columns = np.concatenate([mine.positive, mine.negative[mine.present]])
         queries, query_tokens, query_mask = self._encode(self._queries, mine.query, self.config.max_query_tokens)
-        documents, document_tokens, document_mask = self._encode(self._documents, columns, self.config.max_document_tokens)
+        documents, document_tokens, document_mask = self._encode(
+            self._documents, columns, self.config.max_document_tokens
+        )
         everyone = gather(documents, self.world)
         all_columns = gather(torch.from_numpy(columns), self.world).numpy()
-        start = int(gather(torch.tensor([len(columns)]), self.world)[: self.world.rank].sum()) if self.world.size > 1 else 0
+        start = (
+            int(gather(torch.tensor([len(columns)]), self.world)[: self.world.rank].sum()) if self.world.size > 1 else 0
+        )
         mask = torch.from_numpy(self._mask(mine, all_columns, start)).to(everyone.device)
         own = torch.arange(len(mine.query), device=everyone.device) + start
         loss = in_batch_info_nce_loss(
@@ -206,14 +216,18 @@ class RetrieverObjective:
         relevance = np.zeros((len(queries), len(self.dev.documents)), np.float32)
         relevance[known.query, known.document] = known.relevance
         judged = np.diff(known.offsets) > 0
-        values = ndcg(torch.from_numpy(queries @ documents.T)[judged], torch.from_numpy(relevance[:, pool])[judged], k=10)
+        values = ndcg(
+            torch.from_numpy(queries @ documents.T)[judged], torch.from_numpy(relevance[:, pool])[judged], k=10
+        )
         return float(values.mean())
 
 
 def _truncated(model: Encoder, texts: list[str], role: str, longest: int) -> Tokens:
     """Tokenise once, cut at `longest` tokens (special tokens included)."""
     tokens = model.fast_tokenizer(
-        texts, max_length=min(longest, model.max_length), prompt=model.prompt_for("query" if role == "query" else "document")
+        texts,
+        max_length=min(longest, model.max_length),
+        prompt=model.prompt_for("query" if role == "query" else "document"),
     )
     return tokens
 

@@ -132,7 +132,9 @@ def _reject_unknown(values: dict[str, object], kind: type, where: str, path: Pat
     for name, value in values.items():
         full = f"{where}{name}"
         if name not in known:
-            raise DataError(f"unknown option '{full}'; known here: {', '.join(sorted(known))}", path=path, line=_line(path, name))
+            raise DataError(
+                f"unknown option '{full}'; known here: {', '.join(sorted(known))}", path=path, line=_line(path, name)
+            )
         inner = known[name]
         if isinstance(inner, msgspec.inspect.DataclassType):
             if not isinstance(value, dict):

@@ -68,7 +68,9 @@ class RunFolder:
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunFolderError(f"{path} exists and is not empty; choose another folder, or continue it with --resume {path}")
+            raise RunFolderError(
+                f"{path} exists and is not empty; choose another folder, or continue it with --resume {path}"
+            )
         folder = cls(path)
         path.mkdir(parents=True, exist_ok=True)
         folder.write_json(
@@ -93,7 +95,9 @@ class RunFolder:
         """
         folder = cls(Path(path))
         if not (folder.path / "config.json").is_file():
-            raise RunFolderError(f"{path} is not a run folder (it has no config.json); give the folder that quickstart or train wrote")
+            raise RunFolderError(
+                f"{path} is not a run folder (it has no config.json); give the folder that quickstart or train wrote"
+            )
         return folder
 
     def config(self) -> ExperimentConfig:
@@ -104,7 +108,9 @@ class RunFolder:
         """Raise unless the data is the one the run was started with."""
         recorded = self.read_json("config.json")["data"]
         if recorded != fingerprints(dataset):
-            raise RunFolderError(f"the data has changed since {self.path} was started; start a new run, or restore the data to resume")
+            raise RunFolderError(
+                f"the data has changed since {self.path} was started; start a new run, or restore the data to resume"
+            )
 
     def done(self, stage: str) -> bool:
         """Whether a stage is complete."""
@@ -134,7 +140,9 @@ class RunFolder:
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise RunFolderError(f"{self.path / name} is missing; the run did not get that far, continue it with --resume") from None
+            raise RunFolderError(
+                f"{self.path / name} is missing; the run did not get that far, continue it with --resume"
+            ) from None
         except (ValueError, OSError) as error:
             raise RunFolderError(f"{self.path / name} cannot be read: {error}") from None
 
@@ -182,6 +190,8 @@ def git_state() -> str:
         return subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "--short", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return ""

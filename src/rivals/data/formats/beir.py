@@ -72,7 +72,7 @@ def save_beir(dataset: Dataset, folder: PathLike, *, unsplit: str = "all") -> No
         (out / "qrels").mkdir()
         for name, mine in files.items():
             chosen = np.flatnonzero(mine[judged.query])
-            if not len(chosen) and name == unsplit:
+            if not len(chosen):
                 continue
             if "/" in name or name.startswith("."):
                 raise DataError(f"the split's name '{name}' cannot be a file's name", path=folder)

@@ -44,8 +44,12 @@ _NUMBERED_NEGATIVE = re.compile(r"negative_\d+")
 _SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev", "development": "dev", "training": "train"}
 
 
+#: Longer ids are texts in the wrong field.
+MAX_ID = 512
+
+
 class Report:
-    """Counts by reason. Of every part, `rows` = `used` + all `dropped: ...` + all `merged: ...`; `noted: ...` only tells."""
+    """Counts by reason: for every part `rows` = `used` + all `dropped: ...` + all `merged: ...`; `noted: ...` only tells."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -74,6 +78,7 @@ def match_fields(table: Table, part: str, fields: Mapping[str, str], report: Rep
     names: dict[str, list[str]] = {}
     for name in table.columns:
         names.setdefault(re.sub(r"[\s-]+", "_", name.strip().lower()), []).append(name)
+    wishes = {wish for key, wish in fields.items() if key.startswith(f"{part}.")}
     chosen: dict[str, str] = {}
     for meaning, accepted in ACCEPTED[part].items():
         wish = fields.get(f"{part}.{meaning}")
@@ -82,16 +87,17 @@ def match_fields(table: Table, part: str, fields: Mapping[str, str], report: Rep
                 raise DataError(f"no field '{wish}' (asked for as {part}.{meaning}); {found(table)}", path=table.path)
             chosen[meaning] = wish
             continue
-        candidates = [name for key in accepted for name in names.get(key, []) if name not in fields.values()]
+        candidates = [name for key in accepted for name in names.get(key, []) if name not in wishes]
         if len(candidates) > 1:
-            both = " and ".join(f"'{name}'" for name in candidates)
+            both = " and ".join(short(name) for name in candidates)
             raise DataError(
-                f"{both} could each be the {meaning}; choose with the field setting {part}.{meaning}={candidates[0]}; {found(table)}",
+                f"{both} could each be the {meaning}; choose with the field setting "
+                f"{part}.{meaning}={candidates[0][:60]}; {found(table)}",
                 path=table.path,
             )
         if candidates:
             chosen[meaning] = candidates[0]
-    text = ", ".join(f"{meaning} from '{name}'" for meaning, name in chosen.items())
+    text = ", ".join(f"{meaning} from {short(name)}" for meaning, name in chosen.items())
     entry = f"{table.path} ({len(table):,} {table.unit}s): {text or 'no known field'}"
     report.origin[part] = f"{report.origin[part]}; {entry}" if part in report.origin else entry
     return chosen
@@ -99,7 +105,7 @@ def match_fields(table: Table, part: str, fields: Mapping[str, str], report: Rep
 
 def found(table: Table) -> str:
     """Return the list of a file's fields for a message."""
-    names = ", ".join(f"'{name}'" for name in list(table.columns)[:30])
+    names = ", ".join(short(name) for name in list(table.columns)[:30])
     return f"the fields found are {names[:600] or 'none'}"
 
 
@@ -111,7 +117,9 @@ def require(table: Table, chosen: Mapping[str, str], part: str, *meanings: str) 
     """
     if not any(meaning in chosen for meaning in meanings):
         accepted = ", ".join(name for meaning in meanings for name in ACCEPTED[part][meaning])
-        raise DataError(f"no field for the {' or '.join(meanings)} (accepted: {accepted}); {found(table)}", path=table.path)
+        raise DataError(
+            f"no field for the {' or '.join(meanings)} (accepted: {accepted}); {found(table)}", path=table.path
+        )
 
 
 def numbered_negatives(table: Table) -> list[str]:
@@ -133,12 +141,16 @@ def as_id(value: Any, table: Table, row: int, what: str) -> str | None:
     if type(value) is str:
         if not value or value.isspace():
             return None
+        if len(value) > MAX_ID:
+            raise table.error(
+                row, f"the {what} has {len(value):,} characters ({short(value)}); at most {MAX_ID} are allowed"
+            )
         if not value.isprintable() and any(ord(mark) < 32 or ord(mark) == 127 for mark in value):
-            raise table.error(row, f"the {what} {_short(value)} holds a control character")
+            raise table.error(row, f"the {what} {short(value)} holds a control character")
         return value
     if type(value) is int:
         return str(value)
-    raise table.error(row, f"the {what} is {_short(value)}; ids must be strings or whole numbers")
+    raise table.error(row, f"the {what} is {short(value)}; ids must be strings or whole numbers")
 
 
 def as_text(value: Any, table: Table, row: int, what: str, part: str, report: Report) -> str:
@@ -154,7 +166,7 @@ def as_text(value: Any, table: Table, row: int, what: str, part: str, report: Re
         return value
     if value is None:
         return ""
-    raise table.error(row, f"the {what} is {_short(value)}, not a text")
+    raise table.error(row, f"the {what} is {short(value)}, not a text")
 
 
 def as_relevance(value: Any, table: Table, row: int) -> float:
@@ -174,7 +186,9 @@ def as_relevance(value: Any, table: Table, row: int) -> float:
     if value is None or value == "":
         raise table.error(row, "the relevance is missing; give a number, 0 for not relevant")
     if not abs(number) < 1e38:
-        raise table.error(row, f"the relevance is {_short(value)}, not a finite number; give a number, 0 for not relevant")
+        raise table.error(
+            row, f"the relevance is {short(value)}, not a finite number; give a number, 0 for not relevant"
+        )
     return float(struct.unpack("f", struct.pack("f", number))[0])
 
 
@@ -183,7 +197,7 @@ def as_split(value: Any, table: Table, row: int) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise table.error(row, f"the split is {_short(value)}, not a name such as train, dev or test")
+        raise table.error(row, f"the split is {short(value)}, not a name such as train, dev or test")
     return split_name(value)
 
 
@@ -210,8 +224,10 @@ def generated_id(text: str, prefix: str) -> str:
 def extra_column(values: list[Any]) -> list[Any] | None:
     """Return a further column in a form that one Arrow type holds: as it is, or as strings; None if it holds nothing.
 
-    >>> extra_column([1, None, 2.5]), extra_column(["a", 1]), extra_column([{"b": 1}, None]), extra_column(["", None, {}])
-    ([1.0, None, 2.5], ['a', '1'], ['{"b": 1}', None], None)
+    >>> extra_column([1, None, 2.5]), extra_column(["a", 1]), extra_column(["", None, {}])
+    ([1.0, None, 2.5], ['a', '1'], None)
+    >>> extra_column([{"b": 1}, None])
+    ['{"b": 1}', None]
     """
     types = {type(value) for value in values}
     if not any(value is not None and value != "" and value != [] and value != {} for value in values):
@@ -219,10 +235,16 @@ def extra_column(values: list[Any]) -> list[Any] | None:
     types.discard(type(None))
     if types <= {int, float} and types != {int}:
         return [None if value is None else _float(value) for value in values]
-    if types in ({str}, {bool}) or (types == {int} and all(value is None or -(2**63) <= value < 2**63 for value in values)):
+    if types in ({str}, {bool}) or (
+        types == {int} and all(value is None or -(2**63) <= value < 2**63 for value in values)
+    ):
         return values
     return [
-        json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else None if value is None else str(value)
+        json.dumps(value, ensure_ascii=False, default=str)
+        if isinstance(value, list | dict)
+        else None
+        if value is None
+        else str(value)
         for value in values
     ]
 
@@ -234,7 +256,8 @@ def _float(value: float) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a value for a message, on one line and not too long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""`load_dataset`: files or a folder of queries, documents, pairs and judgements, in any known format, as one `Dataset`."""
+"""`load_dataset`: files or a folder of queries, documents, pairs and judgements as one `Dataset`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rivals.data.formats.fields import ACCEPTED, Report, split_name
 from rivals.data.formats.members import Members
 from rivals.data.formats.pairs import Pairs
 from rivals.data.formats.tables import Table, format_of, read_table, write_table
-from rivals.data.formats.trec import read_qrels_table, read_topics_table
+from rivals.data.formats.trec import TOPIC_FIELDS, read_qrels_table, read_topics_table
 from rivals.errors import DataError
 from rivals.files import atomic_folder
 
@@ -30,7 +30,21 @@ _STEMS = {
 _ROLE_OF = {stem: role for role, stems in _STEMS.items() for stem in stems}
 _SPLIT = re.compile(r"(?:(?P<stem>[a-z]+)[._-])?(?P<split>train|training|dev|development|validation|valid|val|test)")
 _SHARD = re.compile(r"-\d+-of-\d+$")
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet", ".pq", ".txt", ".trec", ".qrels", ".xml", "")
+_SUFFIXES = (
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".tab",
+    ".parquet",
+    ".pq",
+    ".txt",
+    ".trec",
+    ".qrels",
+    ".xml",
+    "",
+)
 
 
 def load_dataset(
@@ -48,10 +62,13 @@ def load_dataset(
     """Load a dataset from files (JSONL, JSON array, CSV, TSV, Parquet, TREC; text plain or gzip) or from a folder.
 
     Args:
-        source: a folder (BEIR, or files called documents, queries, pairs, judgements, splits, train, dev, test), or one file of pairs.
-        documents: rows with an id (or none: made from the text), a text and perhaps a title; further fields become columns.
-        pairs: rows with a query (text or id) and a relevant document (text or id), perhaps a relevance, a split, negatives. A
-            mapping gives one file a split. Without `queries` or `documents` these are made from the pairs' texts.
+        source: a folder (BEIR, or files called documents, queries, pairs, judgements, splits, train, dev, test), or
+            one file of pairs.
+        documents: rows with an id (or none: made from the text), a text and perhaps a title; further fields become
+            columns.
+        pairs: rows with a query (text or id) and a relevant document (text or id), perhaps a relevance, a split,
+            negatives. A mapping gives one file a split. Without `queries` or `documents` these are made from the
+            pairs' texts.
         queries: rows with an id, a text, perhaps a split; or TREC topics.
         judgements: rows of query id, document id, relevance; or TREC qrels. A mapping gives one file a split.
         splits: rows of query id and split, or a mapping from split to query ids.
@@ -59,8 +76,8 @@ def load_dataset(
         on_unknown: "drop" leaves out and counts rows that name unknown (or empty) queries or documents; "error" raises.
         name: what the dataset is called (default: the folder's or file's name).
 
-    Every row that is merged or left out is counted in `dataset.report`, where for every part `rows` = `used` + all `dropped` + all
-    `merged`; `dataset.describe()` prints it with the fields that were chosen.
+    Every row that is merged or left out is counted in `dataset.report`, where for every part `rows` = `used` + all
+    `dropped` + all `merged`; `dataset.describe()` prints it with the fields that were chosen.
 
     Raises:
         DataError: naming the file and line of the first fault.
@@ -96,7 +113,9 @@ def load_dataset(
         raise DataError("nothing to load; give documents, pairs, queries or judgements, or a folder that holds them")
     first = source if isinstance(source, Path) else next(files[0][1] for files in parts.values() if files)
     try:
-        dataset = _load(parts, splits if isinstance(splits, Mapping) else {}, fields or {}, on_unknown == "drop", unused)
+        dataset = _load(
+            parts, splits if isinstance(splits, Mapping) else {}, fields or {}, on_unknown == "drop", unused
+        )
     except DataError as error:
         raise error if error.path is not None else DataError(str(error), path=first) from None
     called = first.name.split(".")[0] if first.is_file() else first.resolve().name
@@ -121,7 +140,7 @@ def _load(
     for members in (documents, queries):
         for _, path in parts[members.part]:
             topics = members is queries and format_of(path) == "sgml"
-            members.read(read_topics_table(path) if topics else read_table(path), fields)
+            members.read(*((read_topics_table(path), TOPIC_FIELDS) if topics else (read_table(path), fields)))
     pairs = Pairs(queries, documents, report, drop=drop)
     for split, path in parts["pairs"]:
         pairs.read(read_table(path), "pairs", fields, split)
@@ -193,8 +212,12 @@ def _find_parts(folder: Path) -> tuple[Parts, list[str]]:
             raise DataError(f"{' and '.join(whole)} could each be the {role}; give the files one by one", path=folder)
     if not (parts["documents"] or parts["pairs"] or parts["queries"]):
         names = ", ".join(path.name for path in files)[:300] or "nothing"
-        wanted = "documents, queries, pairs, judgements (or corpus, qrels/, train, dev, test) with an ending such as .jsonl"
-        raise DataError(f"no data found in this folder; it holds {names}; files called {wanted} are wanted", path=folder)
+        wanted = (
+            "documents, queries, pairs, judgements (or corpus, qrels/, train, dev, test) with an ending such as .jsonl"
+        )
+        raise DataError(
+            f"no data found in this folder; it holds {names}; files called {wanted} are wanted", path=folder
+        )
     return parts, unused
 
 
@@ -205,7 +228,7 @@ def _stem(path: Path) -> tuple[str, str]:
 
 
 def save_dataset(dataset: Dataset, folder: PathLike, *, format: Literal["jsonl", "csv", "parquet"] = "jsonl") -> None:
-    """Write a dataset as a folder of tables (documents, queries with their split, judgements) that `load_dataset(folder)` reads.
+    """Write a dataset as a folder of tables (documents, queries with their split, judgements) for `load_dataset`.
 
     CSV keeps texts only: further columns that are numbers come back as texts.
 

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from rivals.data.collection import Collection
-from rivals.data.formats.fields import Report, as_id, as_split, as_text, extra_column, generated_id, match_fields, require
+from rivals.data.formats.fields import (
+    Report,
+    as_id,
+    as_split,
+    as_text,
+    extra_column,
+    generated_id,
+    match_fields,
+    require,
+    short,
+)
 from rivals.data.formats.tables import Table
 from rivals.errors import DataError
 
@@ -14,7 +24,8 @@ from rivals.errors import DataError
 class Members:
     """The queries or the documents of a dataset being read.
 
-    Either `closed`, read from a file of their own, so that others can only refer to them; or open, collected from the texts in pairs.
+    Either `closed`, read from a file of their own, so that others can only refer to them; or open, collected from the
+    texts in pairs.
 
     Args:
         part: "documents" or "queries".
@@ -58,8 +69,8 @@ class Members:
         self.closed = True
         columns = table.columns
         none: list[Any] = [None] * len(table)
-        ids, texts = columns.get(chosen.get("id", ""), none), columns.get(chosen.get("text", ""), none)
-        titles, splits = columns.get(chosen.get("title", ""), none), columns.get(chosen.get("split", ""), none)
+        column = {meaning: columns[name] for meaning, name in chosen.items()}
+        ids, texts, titles, splits = (column.get(meaning, none) for meaning in ("id", "text", "title", "split"))
         extra = {name: values for name, values in columns.items() if name not in chosen.values()}
         generated = "id" not in chosen
         kept: list[int] = []
@@ -82,10 +93,14 @@ class Members:
                     self.report.add(self.part, "merged: identical rows")
                     continue
                 what = "its content" if self.splits[known] == split else "its split or content"
-                raise table.error(row, f"{self.name} id '{identifier}' stands in line {table.places[there]} too and {what} differs")
+                raise table.error(
+                    row, f"{self.name} id '{identifier}' stands in line {table.places[there]} too and {what} differs"
+                )
             if identifier in self.empty and not blank:
                 line = table.places[self.empty[identifier][1]]
-                raise table.error(row, f"{self.name} id '{identifier}' stands in line {line} too, where its text is empty")
+                raise table.error(
+                    row, f"{self.name} id '{identifier}' stands in line {line} too, where its text is empty"
+                )
             if blank:
                 self.report.add(self.part, "dropped: empty text")
                 if identifier is not None:
@@ -106,12 +121,12 @@ class Members:
             try:
                 column = extra_column([values[row] for row in kept])
             except RecursionError:
-                raise DataError(f"the values of '{name}' are nested too deeply", path=table.path) from None
+                raise DataError(f"the values of {short(name)} are nested too deeply", path=table.path) from None
             if column is not None:
                 taken = name in ("id", "text", "title") or name in self.columns
                 self.columns[f"original_{name}" if taken else name] = column
         if self.columns:
-            self.report.origin[self.part] += f"; further columns: {', '.join(self.columns)[:300]}"
+            self.report.origin[self.part] += f"; further columns: {', '.join(map(short, self.columns))[:300]}"
 
     def _append(self, identifier: str, text: str, title: str, split: str | None, where: tuple[Table, int]) -> int:
         row = len(self.ids)

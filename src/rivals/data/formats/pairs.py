@@ -19,6 +19,7 @@ from rivals.data.formats.fields import (
     match_fields,
     numbered_negatives,
     require,
+    short,
     split_name,
 )
 from rivals.data.formats.members import Members
@@ -44,10 +45,11 @@ class Pairs:
     # -------------------------------------------------------------------------------------------------------- reading
 
     def read(self, table: Table, part: str, fields: Mapping[str, str], split: str | None = None) -> None:
-        """Read one file of pairs (`part` "pairs") or judgements by id ("judgements"), all in one split if `split` is given.
+        """Read one file of pairs (`part` "pairs") or judgements by id ("judgements"), all in one split if one is given.
 
         Raises:
-            DataError: no field for queries or documents, an unknown id, a relevance that is no number, with file and line.
+            DataError: no field for queries or documents, an unknown id, a relevance that is no number, with file and
+                line.
         """
         chosen = match_fields(table, part, fields, self.report)
         if part == "judgements":
@@ -92,10 +94,19 @@ class Pairs:
         for members, text, option in ((self.queries, "query", "queries"), (self.documents, "document", "documents")):
             if not members.closed and text not in chosen:
                 where = f"'{chosen[f'{text}_id']}' only gives ids"
-                raise DataError(f"{where}; give the {text} texts too, with {option}=FILE or in a field '{text}'", path=table.path)
+                raise DataError(
+                    f"{where}; give the {text} texts too, with {option}=FILE or in a field '{text}'", path=table.path
+                )
 
     def _resolve(
-        self, part: str, table: Table, row: int, query_id: str | None, query: str, document_id: str | None, document: str
+        self,
+        part: str,
+        table: Table,
+        row: int,
+        query_id: str | None,
+        query: str,
+        document_id: str | None,
+        document: str,
     ) -> tuple[int, int] | None:
         for members, identifier, text in ((self.queries, query_id, query), (self.documents, document_id, document)):
             if identifier is None and not text and (part == "judgements" or members.closed):
@@ -149,7 +160,8 @@ class Pairs:
         """
         known, before = self.split_of.setdefault(query, (split, (table, row)))
         if known != split:
-            what = f"query '{self.queries.ids[query]}' is in split '{split}' here and in '{known}' in {before[0].place(before[1])}"
+            there = before[0].place(before[1])
+            what = f"query '{self.queries.ids[query]}' is in split {split!r} here and in {known!r} in {there}"
             raise table.error(row, f"{what}; a query may be in one split only")
 
     def read_splits(self, table: Table, fields: Mapping[str, str]) -> None:
@@ -190,7 +202,7 @@ class Pairs:
     # ------------------------------------------------------------------------------------------------------ judgements
 
     def judgements(self) -> Judgements:
-        """Return the judgements; rows that say the same are merged, listed negatives give way to positives, both counted.
+        """Return the judgements; rows that say the same are merged, listed negatives give way to positives (counted).
 
         Raises:
             DataError: two rows judge the same pair differently.
@@ -227,11 +239,11 @@ class Pairs:
 
 
 def _unusable(members: Members, identifier: str | None, text: str, fault: str) -> str:
-    called = f"'{identifier}'" if identifier is not None else f"with the text '{text[:60]}'"
+    called = f"'{identifier}'" if identifier is not None else f"with the text {short(text)}"
     if fault.startswith("empty") and identifier in members.empty:
         table, row = members.empty[identifier]
         where = f"whose text is empty ({table.place(row)})"
-        return f"this row names the {members.name} {called}, {where}; use on_unknown=\"drop\" to leave such rows out"
+        return f'this row names the {members.name} {called}, {where}; use on_unknown="drop" to leave such rows out'
     return (
         f"this row names the {members.name} {called}, which is not among the {len(members)} {members.part}; "
         'use on_unknown="drop" to leave such rows out'

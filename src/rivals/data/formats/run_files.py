@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rivals import lists
 from rivals.data.collection import Collection
+from rivals.data.formats.fields import short
 from rivals.data.formats.text import first_bytes
 from rivals.data.formats.trec import load_trec_run, save_trec_run
 from rivals.data.run import Run
@@ -27,16 +28,17 @@ _FACTS = ("scorer", "score_kind", "version", "built_from", "created_step", "seed
 
 
 def save_run(run: Run, path: PathLike, tag: str = "") -> None:
-    """Write a run: with every column if the name ends in .parquet, else in TREC format under `tag` (default: the scorer).
+    """Write a run: with every column if the name ends in .parquet, else in TREC format under `tag` (or the scorer).
 
-    The Parquet file has a row per query: `query_id`, the list `document_id` and a list for every other column, `feature.NAME` for features,
-    `positive_*` for the positives, and the metadata as JSON in its schema.
+    The Parquet file has a row per query: `query_id`, the list `document_id` and a list for every other column,
+    `feature.NAME` for features, `positive_*` for the positives, and the metadata as JSON in its schema.
 
     Raises:
         DataError: TREC format cannot hold an id or tag with blanks.
 
     >>> import tempfile
-    >>> run = Run.build(Collection(["q"], name="query"), Collection(["a", "b"]), [0, 2], [0, 1], [.1, .2], scorer="bm25")
+    >>> queries, documents = Collection(["q"], name="query"), Collection(["a", "b"])
+    >>> run = Run.build(queries, documents, [0, 2], [0, 1], [.1, .2], scorer="bm25")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_run(run, Path(folder) / "bm25.trec")
     ...     (Path(folder) / "bm25.trec").read_text()
@@ -50,10 +52,15 @@ def save_run(run: Run, path: PathLike, tag: str = "") -> None:
     import pyarrow.parquet as pq
 
     def ragged(values: Any, offsets: NDArray[np.int64]) -> pa.Array:
-        return pa.LargeListArray.from_arrays(pa.array(offsets), values if isinstance(values, pa.Array) else pa.array(values))
+        return pa.LargeListArray.from_arrays(
+            pa.array(offsets), values if isinstance(values, pa.Array) else pa.array(values)
+        )
 
     ids = run.documents.table["id"].combine_chunks()
-    columns = {"query_id": run.queries.table["id"], "document_id": ragged(ids.take(pa.array(run.document)), run.offsets)}
+    columns = {
+        "query_id": run.queries.table["id"],
+        "document_id": ragged(ids.take(pa.array(run.document)), run.offsets),
+    }
     columns |= {name: ragged(getattr(run, name), run.offsets) for name in _COLUMNS}
     columns |= {f"feature.{name}": ragged(values, run.offsets) for name, values in run.features.items()}
     positive = {"positive_id": ids.take(pa.array(run.positive))}
@@ -70,8 +77,8 @@ def load_run(path: PathLike, queries: Collection | None = None, documents: Colle
     """Load a run that `save_run` or any TREC tool wrote; the content tells which.
 
     Args:
-        queries, documents: what the ids refer to; the run then covers all these queries, in their order. Left out, collections
-            without texts are made of the ids in the file.
+        queries, documents: what the ids refer to; the run then covers all these queries, in their order. Left out,
+            collections without texts are made of the ids in the file.
 
     Raises:
         DataError: a damaged file, an unknown id, a document twice under a query, with the file's name.
@@ -111,12 +118,16 @@ def _load_parquet(path: Path, queries: Collection | None, documents: Collection 
         column = table[name].combine_chunks()
         column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
         if not pa.types.is_large_list(column.type) or column.null_count or column.flatten().null_count:
-            raise DataError(f"run column '{name}' must hold lists without gaps", path=path)
-        offsets[name] = column.offsets.to_numpy().astype(np.int64) - column.offsets[0].as_py() if len(column) else np.zeros(1, np.int64)
+            raise DataError(f"run column {short(name)} must hold lists without gaps", path=path)
+        offsets[name] = (
+            column.offsets.to_numpy().astype(np.int64) - column.offsets[0].as_py()
+            if len(column)
+            else np.zeros(1, np.int64)
+        )
         columns[name] = column.flatten()
         group = "positive_id" if name.startswith("positive_") else "document_id"
         if not np.array_equal(offsets[name], offsets[group]):
-            raise DataError(f"run column '{name}' has lists of other lengths than '{group}'", path=path)
+            raise DataError(f"run column {short(name)} has lists of other lengths than '{group}'", path=path)
     query_ids = table["query_id"].to_pylist()
     document_ids, positive_ids = columns.pop("document_id").to_pylist(), columns.pop("positive_id").to_pylist()
     if documents is None:
@@ -146,7 +157,9 @@ def _load_parquet(path: Path, queries: Collection | None, documents: Collection 
     return replace(run, **facts)
 
 
-def _align(stored: Collection, queries: Collection, offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _align(
+    stored: Collection, queries: Collection, offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the flat index and offsets of lists of the stored queries, laid out over `queries`."""
     rows = stored.find(queries.ids.tolist())
     lengths = np.where(rows >= 0, np.diff(offsets)[np.maximum(rows, 0)] if len(stored) else 0, 0)

@@ -1,4 +1,4 @@
-"""Tables in files: JSON lines, a JSON array, CSV, TSV and Parquet, read into columns that remember their lines, and written."""
+"""Tables in files: JSON lines, a JSON array, CSV, TSV and Parquet, read into columns that know their lines, and written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ _OTHER = {"sgml": "SGML or HTML", "columns": "a TREC file"}
 class Table:
     """A table as columns of equal length; a value that a row does not have is None.
 
-    `places` holds the line (or row, or element: `unit`) of every row, `blank` the number of blank lines that are no rows.
+    `places` holds the line (or row, or element: `unit`) of every row, `blank` the number of blank lines that are no
+    rows.
     """
 
     path: Path
@@ -65,7 +66,9 @@ class Table:
             column = self.columns.get(name)
             if column is None:
                 if len(self.columns) >= MAX_FIELDS:
-                    raise self.error(length, f"more than {MAX_FIELDS} different field names; give one object a row, with fields")
+                    raise self.error(
+                        length, f"more than {MAX_FIELDS} different field names; give one object a row, with fields"
+                    )
                 column = self.columns[name] = [None] * length
             column.append(value)
         if len(row) != len(self.columns):
@@ -75,7 +78,7 @@ class Table:
 
 
 def format_of(path: Path) -> str:
-    """Tell a file's format by its name, and by its content where that says more: json, csv, tsv, parquet, sgml or columns.
+    """Tell a file's format by its name and its content: json, csv, tsv, parquet, sgml or columns.
 
     "columns" is text in blank-separated columns without a header, as TREC files have.
 
@@ -92,7 +95,11 @@ def format_of(path: Path) -> str:
     encoding, mark = encoding_of(path, start)
     head = start[mark:].decode(encoding, "ignore").lstrip()
     if not head:
-        raise DataError("this file holds no rows", path=path) if len(start) < 1 << 14 else DataError("16 kB of blanks", path=path)
+        raise (
+            DataError("this file holds no rows", path=path)
+            if len(start) < 1 << 14
+            else DataError("16 kB of blanks", path=path)
+        )
     if head[0] == "<":
         return "sgml"
     if named is None and head[0] in "{[":
@@ -122,8 +129,9 @@ def read_table(path: str | Path) -> Table:
     """Read a JSONL, JSON array, CSV, TSV or Parquet file (text plain or gzip) into columns.
 
     Raises:
-        DataError: with file and line, whatever is wrong with the file: missing, empty, not UTF-8, truncated, not JSON, a row with
-            another number of fields than the header, an unclosed quote, more than 1,000 fields, no row at all.
+        DataError: with file and line, whatever is wrong with the file: missing, empty, not UTF-8, truncated, not
+            JSON, a row with another number of fields than the header, an unclosed quote, more than 1,000 fields, no
+            row at all.
     """
     path = Path(path)
     readers = {"json": _read_json, "csv": _read_delimited, "tsv": _read_delimited, "parquet": _read_parquet}
@@ -133,7 +141,9 @@ def read_table(path: str | Path) -> Table:
     try:
         table = readers[kind](path, kind)
     except MemoryError:
-        raise DataError("this file does not fit in memory, or is damaged and claims an enormous size", path=path) from None
+        raise DataError(
+            "this file does not fit in memory, or is damaged and claims an enormous size", path=path
+        ) from None
     if not len(table):
         raise DataError("this file holds no rows", path=path)
     return table
@@ -206,7 +216,8 @@ def _read_delimited(path: Path, kind: str) -> Table:
     columns = list(table.columns.values())
     for place, cells in rows:
         if len(cells) != len(columns):
-            what = f"{len(cells)} fields, but the header has {len(columns)}; quote values that hold the separator or a quote"
+            hint = "quote values that hold the separator or a quote"
+            what = f"{len(cells)} fields, but the header has {len(columns)}; {hint}"
             raise DataError(what, path=path, line=place)
         table.places.append(place)
         for column, cell in zip(columns, cells, strict=True):
@@ -220,7 +231,7 @@ def _header(cells: list[str], path: Path, line: int) -> list[str]:
     names = [cell.strip() or f"column {i}" for i, cell in enumerate(cells, 1)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"the header names '{twice}' twice", path=path, line=line)
+        raise DataError(f"the header names {twice!r} twice", path=path, line=line)
     if not any(cell.strip() for cell in cells):
         raise DataError("the header names no field", path=path, line=line)
     return names
@@ -268,7 +279,7 @@ def _read_parquet(path: Path, kind: str) -> Table:
         with pq.ParquetFile(path, memory_map=False, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             if len(set(names)) != len(names):
-                raise DataError(f"two columns have the same name; the columns are {', '.join(names)[:500]}", path=path)
+                raise DataError(f"two columns have the same name; the columns are {str(names)[:500]}", path=path)
             if len(names) > MAX_FIELDS:
                 raise DataError(f"more than {MAX_FIELDS} columns", path=path)
             table.columns = {name: [] for name in names}
@@ -292,7 +303,7 @@ def _read_parquet(path: Path, kind: str) -> Table:
 
 
 def write_table(columns: Mapping[str, Sequence[Any]], path: str | Path) -> None:
-    """Write columns of equal length as JSONL, CSV, TSV (each also .gz) or Parquet, by the file's name; whole or not at all.
+    """Write columns of equal length as JSONL, CSV, TSV (each also .gz) or Parquet, by the file's name; atomic.
 
     Args:
         columns: name -> values. None is written as null, in CSV as an empty cell; lists are written as JSON in CSV.
@@ -332,11 +343,13 @@ def write_table(columns: Mapping[str, Sequence[Any]], path: str | Path) -> None:
             binary.close()
 
 
-def _write_delimited(columns: Mapping[str, Sequence[Any]], binary: IO[bytes], delimiter: str) -> None:
+def _write_delimited(columns: Mapping[str, Sequence[Any]], binary: Any, delimiter: str) -> None:
     text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\r\n")  # quotes both marks
     writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
-        writer.writerow([json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else cell for cell in row])
+        writer.writerow(
+            [json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else cell for cell in row]
+        )
     text.flush()
     text.detach()

@@ -1,4 +1,4 @@
-"""Text files as decoded lines: plain or gzip, UTF-8 or UTF-16/32 with a byte order mark, with the place of every fault."""
+"""Text files as decoded lines: plain or gzip, UTF-8 or UTF-16/32 with a byte order mark, with the place of faults."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from rivals.errors import DataError
+from rivals.progress import progress
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -27,6 +28,7 @@ _ARCHIVES = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
 }
 _SAMPLE = 1 << 14
+_LARGE = 1 << 25
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -36,13 +38,15 @@ def open_bytes(path: Path) -> IO[bytes]:
         DataError: it is missing, empty, a folder, not a regular file, or may not be read.
     """
     try:
-        handle = open(path, "rb") if stat.S_ISREG(path.stat().st_mode) else None
+        handle = open(path, "rb") if stat.S_ISREG(path.stat().st_mode) else None  # noqa: SIM115
     except FileNotFoundError:
         raise DataError("there is no such file", path=path) from None
     except PermissionError:
         raise DataError("this file may not be read; check its permissions", path=path) from None
     except (OSError, ValueError) as error:
-        raise DataError(f"this file cannot be opened ({getattr(error, 'strerror', None) or error})", path=path) from None
+        raise DataError(
+            f"this file cannot be opened ({getattr(error, 'strerror', None) or error})", path=path
+        ) from None
     if handle is None:
         what = "a folder, where a file is wanted" if path.is_dir() else "not a regular file; save it to disk first"
         raise DataError(f"this is {what}", path=path)
@@ -91,12 +95,18 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line with its ending) of a text file; only a line feed ends a line.
 
     Raises:
-        DataError: the file cannot be opened, a byte is not UTF-8 (with line and byte offset), the gzip data are damaged.
+        DataError: the file cannot be opened, a byte is not UTF-8 (with line and byte offset), the gzip data are
+            damaged.
     """
     start = first_bytes(path)
     encoding, mark = encoding_of(path, start)
-    number = 0
-    with open_bytes(path) as file, _unzipped(file) as handle:
+    number = told = 0
+    size = path.stat().st_size
+    with (
+        open_bytes(path) as file,
+        _unzipped(file) as handle,
+        progress(f"Reading {path.name} (bytes)", size, show=size > _LARGE) as advance,
+    ):
         try:
             handle.read(mark)
             if encoding == "utf-8":
@@ -108,13 +118,20 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                     except UnicodeDecodeError as error:
                         raise _not_text(path, number, raw[error.start], offset + error.start) from None
                     offset += len(raw)
+                    if not number & 0xFFF:
+                        advance(file.tell() - told)
+                        told = file.tell()
             else:
                 for number, line in enumerate(io.TextIOWrapper(handle, encoding=encoding, newline="\n"), 1):
                     yield number, line
         except UnicodeDecodeError as error:
-            raise DataError(f"not valid {encoding} ({error.reason}); save the file as UTF-8", path=path, line=number + 1) from None
+            raise DataError(
+                f"not valid {encoding} ({error.reason}); save the file as UTF-8", path=path, line=number + 1
+            ) from None
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"the file ends early or is damaged after this line ({error})", path=path, line=max(number, 1)) from None
+            raise DataError(
+                f"the file ends early or is damaged after this line ({error})", path=path, line=max(number, 1)
+            ) from None
 
 
 def _not_text(path: Path, line: int, byte: int, offset: int) -> DataError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _TOPIC_END = re.compile(r"</top(?:ic)?>", re.IGNORECASE)
 _FIELD = re.compile(r"<(num|title|query|question|desc|description|narr|narrative)\b[^>]*>", re.IGNORECASE)
 _LABEL = re.compile(r"^(number|topic|title|description|narrative|question|query)\s*:\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"""\b(?:number|id)\s*=\s*["']([^"']+)["']""", re.IGNORECASE)
+#: The fields of a table of topics, for `Members.read`.
+TOPIC_FIELDS = {"queries.id": "id", "queries.text": "text"}
 _LONG = {"desc": "description", "narr": "narrative"}
 
 
@@ -50,12 +53,17 @@ def read_topics_table(path: PathLike) -> Table:
         while rest:
             if topic is None:
                 begin = _TOPIC.search(rest)
+                outside = rest[: begin.start()] if begin else rest
+                if _FIELD.search(outside) or _TOPIC_END.search(outside):
+                    raise DataError("a field or </top> stands outside <top> ... </top>", path=path, line=number)
                 if begin is None:
                     break
                 topic, rest = (number, begin[2], []), rest[begin.end() :]
             end = _TOPIC_END.search(rest)
             if _TOPIC.search(rest[: end.start()] if end else rest):
-                raise DataError(f"a topic begins here, but the one of line {topic[0]} is not closed", path=path, line=number)
+                raise DataError(
+                    f"a topic begins here, but the one of line {topic[0]} is not closed", path=path, line=number
+                )
             topic[2].append(rest[: end.start()] if end else rest)
             if end is None:
                 break
@@ -71,7 +79,7 @@ def read_topics_table(path: PathLike) -> Table:
 def _topic(body: str, attributes: str, path: Path, line: int) -> dict[str, Any]:
     marks = list(_FIELD.finditer(body))
     values: dict[str, str] = {}
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+    for mark, following in zip_longest(marks, marks[1:]):
         name = _LONG.get(mark[1].lower(), mark[1].lower())
         value = body[mark.end() : following.start() if following else len(body)]
         value = " ".join(re.sub(r"</\w+>", " ", value).split())
@@ -85,7 +93,9 @@ def _topic(body: str, attributes: str, path: Path, line: int) -> dict[str, Any]:
         raise DataError("this topic has no number (<num>)", path=path, line=line)
     text = next((values.pop(name) for name in ("title", "query", "question", "description") if values.get(name)), None)
     if text is None:
-        raise DataError(f"topic '{identifier}' has no text (<title>, <query>, <question> or <desc>)", path=path, line=line)
+        raise DataError(
+            f"topic '{identifier}' has no text (<title>, <query>, <question> or <desc>)", path=path, line=line
+        )
     return {"id": identifier, "text": text, **values}
 
 
@@ -97,7 +107,7 @@ def load_topics(path: PathLike) -> Collection:
     """
     path = Path(path)
     members = Members("queries", Report())
-    members.read(read_topics_table(path) if format_of(path) == "sgml" else read_table(path), {})
+    members.read(*((read_topics_table(path), TOPIC_FIELDS) if format_of(path) == "sgml" else (read_table(path), {})))
     return members.collection()
 
 
@@ -114,7 +124,9 @@ def save_topics(queries: Collection, path: PathLike) -> None:
         for identifier, text in zip(queries.ids.tolist(), queries.texts, strict=True):
             _check_word(identifier, "query", path)
             if text != " ".join(text.split()):
-                raise DataError(f"query '{identifier}': TREC topics keep no tabs, line breaks or runs of blanks", path=path)
+                raise DataError(
+                    f"query '{identifier}': TREC topics keep no tabs, line breaks or runs of blanks", path=path
+                )
             if tabbed:
                 quoted = '"' + text.replace('"', '""') + '"' if '"' in text else text
                 out.write(f"{identifier}\t{quoted}\n")
@@ -145,10 +157,14 @@ def save_qrels(dataset: Dataset, path: PathLike) -> None:
     """
     judged = dataset.judgements
     if not (judged.relevance == np.round(judged.relevance)).all():
-        raise DataError("TREC qrels keep whole relevance grades only; save the judgements as a table instead", path=path)
+        raise DataError(
+            "TREC qrels keep whole relevance grades only; save the judgements as a table instead", path=path
+        )
     queries, documents = dataset.queries.ids[judged.query], dataset.documents.ids[judged.document]
     with atomic_file(path) as out:
-        for query, document, relevance in zip(queries.tolist(), documents.tolist(), judged.relevance.tolist(), strict=True):
+        for query, document, relevance in zip(
+            queries.tolist(), documents.tolist(), judged.relevance.tolist(), strict=True
+        ):
             _check_word(query, "query", path)
             _check_word(document, "document", path)
             out.write(f"{query} 0 {document} {int(relevance)}\n")
@@ -180,8 +196,8 @@ def load_trec_run(path: PathLike, queries: Collection | None = None, documents: 
     """Load a TREC run. Ranks follow from scores and ids, as in trec_eval; the rank column is not used.
 
     Args:
-        queries, documents: what the ids refer to; the run then has all these queries, perhaps with no candidates. Left out,
-            collections without texts are made of the ids in the file.
+        queries, documents: what the ids refer to; the run then has all these queries, perhaps with no candidates.
+            Left out, collections without texts are made of the ids in the file.
 
     Raises:
         DataError: a line without six columns, an unknown id, a score that is no number, a document twice under a query.
@@ -198,11 +214,15 @@ def load_trec_run(path: PathLike, queries: Collection | None = None, documents: 
     for at, (number, cells) in enumerate(rows):
         for found, members, identifier in ((query[at], queries, cells[0]), (document[at], documents, cells[2])):
             if found < 0:
-                raise DataError(f"no {members.name} has the id '{identifier}' among {len(members)}", path=path, line=number)
+                raise DataError(
+                    f"no {members.name} has the id '{identifier}' among {len(members)}", path=path, line=number
+                )
         scores[at] = _score(cells[4], path, number)
         before = seen.setdefault((int(query[at]), int(document[at])), number)
         if before != number:
-            raise DataError(f"query '{cells[0]}' lists document '{cells[2]}' in line {before} too", path=path, line=number)
+            raise DataError(
+                f"query '{cells[0]}' lists document '{cells[2]}' in line {before} too", path=path, line=number
+            )
     tags = list(dict.fromkeys(cells[5] for _, cells in rows))
     order = np.argsort(query, kind="stable")
     source = np.array([tags.index(cells[5]) for _, cells in rows], np.int16)[order] if len(tags) > 1 else None

@@ -49,7 +49,12 @@ def measured(
     Raises:
         RivalsError: a name is not a system of the evaluation.
     """
-    for name in (*(descriptions or {}), *(milliseconds or {}), *(milliseconds_p95 or {}), *(n for pair in pairs for n in pair)):
+    for name in (
+        *(descriptions or {}),
+        *(milliseconds or {}),
+        *(milliseconds_p95 or {}),
+        *(n for pair in pairs for n in pair),
+    ):
         if name not in evaluation.systems:
             raise RivalsError(f"no system is called '{name}'; there are {', '.join(evaluation.systems)}")
     systems = tuple(
@@ -110,7 +115,11 @@ def worst_queries(
         relevant_ids = set(dataset.documents.ids[relevant].tolist())
         returned = {name: _hits(runs[name], dataset, worst.query, relevant_ids, hits) for name in evaluation.systems}
         texts = tuple(clip(dataset.documents.full_texts[i], _TEXT) for i in relevant.tolist())
-        out.append(WorstQuery(worst.query, clip(dataset.queries.full_texts[row], _TEXT), dict(worst.all_values), returned, texts))
+        out.append(
+            WorstQuery(
+                worst.query, clip(dataset.queries.full_texts[row], _TEXT), dict(worst.all_values), returned, texts
+            )
+        )
     return tuple(out)
 
 

@@ -47,7 +47,7 @@ class About:
 
 @dataclass(frozen=True)
 class System:
-    """One system's results on the test queries: measures by name (`nDCG@10`, ...) with intervals, and time per query."""
+    """One system's results on the test queries: measures by name (`nDCG@10`, ...) and time per query."""
 
     name: str
     measures: Mapping[str, Interval]
@@ -60,8 +60,8 @@ class System:
 class Comparison:
     """A paired randomisation test of one system against a baseline on one measure.
 
-    `effect_size` is the mean difference divided by the standard deviation of the per-query differences; `detectable` is the smallest
-    true difference that a test of this size finds in 80 % of repetitions.
+    `effect_size` is the mean difference divided by the standard deviation of the per-query differences; `detectable` is
+    the smallest true difference that a test of this size finds in 80 % of repetitions.
     """
 
     system: str
@@ -86,9 +86,9 @@ class Differences:
 
 @dataclass(frozen=True)
 class ScoreStage:
-    """Histograms of one model's scores: bin edges (n + 1) and counts (n) of positives, negatives, marked false negatives.
+    """Histograms of one model's scores: bin edges (n + 1), counts (n) of positives, negatives, marked false negatives.
 
-    `separation` is the chance that a random positive scores above a random negative (ties count half). Build it with `of`.
+    `separation` is the chance that a random positive scores above a random negative (ties count half); built by `of`.
     """
 
     stage: str
@@ -117,14 +117,18 @@ class ScoreStage:
         arrays = {name: [np.asarray(part, np.float64).ravel() for part in parts] for name, parts in stages.items()}
         for name, parts in arrays.items():
             if any(not np.isfinite(part).all() for part in parts):
-                raise RivalsError(f"the scores of '{name}' hold a value that is not finite; leave unscored candidates out")
+                raise RivalsError(
+                    f"the scores of '{name}' hold a value that is not finite; leave unscored candidates out"
+                )
         everything = np.concatenate([part for parts in arrays.values() for part in parts] or [np.zeros(0)])
         built = []
         for name, (positives, negatives, marked) in arrays.items():
             seen = everything if common else np.concatenate((positives, negatives, marked))
             edges = np.histogram_bin_edges(seen, bins) if len(seen) else np.array([0.0, 1.0])
             counts = [tuple(np.histogram(part, edges)[0].tolist()) for part in (positives, negatives, marked)]
-            built.append(cls(name, tuple(edges.tolist()), counts[0], counts[1], counts[2], _separation(positives, negatives)))
+            built.append(
+                cls(name, tuple(edges.tolist()), counts[0], counts[1], counts[2], _separation(positives, negatives))
+            )
         return tuple(built)
 
 
@@ -161,7 +165,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Mining:
-    """Counts of candidates: proposed, marked by each reason (one candidate can have several), kept, drawn for training."""
+    """Counts of candidates: proposed, marked by each reason (one can have several), kept, drawn for training."""
 
     queries: int
     proposed: int
@@ -208,7 +212,8 @@ class Overlap:
 class ReportData:
     """Everything a report shows. Parts that are empty or None are left out of the page.
 
-    `tie_groups` name systems that the data cannot tell apart on `primary`; groups may overlap (A ties with B, B with C, but not A with C).
+    `tie_groups` name systems that the data cannot tell apart on `primary`; groups may overlap (A ties with B, B with C,
+    but not A with C).
     """
 
     title: str
@@ -236,11 +241,14 @@ class ReportData:
             if self.primary not in system.measures:
                 raise RivalsError(f"system '{system.name}' has no {self.primary}, the report's primary measure")
         named = {name for group in self.tie_groups for name in group}
-        named |= {name for pair in (*self.comparisons, *self.differences) for name in (pair.system, pair.baseline)}
+        named |= {name for c in self.comparisons for name in (c.system, c.baseline)}
+        named |= {name for d in self.differences for name in (d.system, d.baseline)}
         named |= {name for query in self.worst for name in (*query.values, *query.returned)}
         named |= {self.worst_of} - {""}
         if unknown := sorted(named - set(names)):
-            raise RivalsError(f"the report names unknown systems: {', '.join(unknown)}; its systems are {', '.join(names)}")
+            raise RivalsError(
+                f"the report names unknown systems: {', '.join(unknown)}; its systems are {', '.join(names)}"
+            )
 
     def to_json(self) -> bytes:
         """Return the data as indented JSON; `from_json` is the inverse."""
@@ -260,4 +268,6 @@ class ReportData:
         try:
             return msgspec.json.decode(content, type=cls)
         except (msgspec.DecodeError, RivalsError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{path} is not the data of a report ({error}); evaluate the run again to write it") from None
+            raise RunFolderError(
+                f"{path} is not the data of a report ({error}); evaluate the run again to write it"
+            ) from None

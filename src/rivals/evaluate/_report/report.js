@@ -10,14 +10,4 @@
         host.textContent = `This chart could not be drawn (${error.message}). Its numbers are in the tables.`;
       });
   for (const host of document.querySelectorAll("[data-chart]")) draw(host);
-
-  // On paper everything that is folded is open, except what is marked as too long.
-  let opened = [];
-  addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open]):not(.long)")];
-    for (const fold of opened) fold.open = true;
-  });
-  addEventListener("afterprint", () => {
-    for (const fold of opened) fold.open = false;
-  });
 })();

@@ -193,9 +193,10 @@ def finding(comparison: Comparison) -> str:
 
 
 def order_in_blocks(data: ReportData) -> list[list[System]]:
-    """Return systems in blocks connected by ties, best block first; inside a block by name, for there is no order to show.
+    """Return systems in blocks connected by ties, best block first; inside a block by name, for it has no order.
 
-    A block is a connected part of the tie graph, so with overlapping groups it can hold pairs that do differ; `ties` says which.
+    A block is a connected part of the tie graph, so with overlapping groups it can hold pairs that do differ; `ties`
+    says which.
     """
     block_of = {system.name: {system.name} for system in data.systems}
     for group in data.tie_groups:
@@ -216,25 +217,36 @@ def ties(data: ReportData) -> list[tuple[str, tuple[str, ...]]]:
     value = {system.name: system.measures[data.primary].value for system in data.systems}
     groups = [group for group in data.tie_groups if len(group) > 1]
     groups.sort(key=lambda group: -max(value[name] for name in group))
-    return [(chr(ord("A") + i % 26) * (i // 26 + 1), tuple(sorted(group, key=str.casefold))) for i, group in enumerate(groups)]
+    return [
+        (chr(ord("A") + i % 26) * (i // 26 + 1), tuple(sorted(group, key=str.casefold)))
+        for i, group in enumerate(groups)
+    ]
+
+
+def best_names(data: ReportData) -> list[str]:
+    """Return the system with the highest mean and all that cannot be told apart from it, by name."""
+    best = max(data.systems, key=lambda system: system.measures[data.primary].value).name
+    return sorted({best}.union(*(group for group in data.tie_groups if best in group)), key=str.casefold)
 
 
 def verdict(data: ReportData) -> str:
     """Return the finding of the whole report in one sentence."""
     best = max(data.systems, key=lambda system: system.measures[data.primary].value)
-    tied = {best.name}.union(*(group for group in data.tie_groups if best.name in group))
+    tied = best_names(data)
     label = measure_label(data.primary)
     score = best.measures[data.primary]
     value = f"{label} {number(score.value)} (95% interval {span(score.low, score.high)})"
     if len(data.systems) == 1:
         return f"{best.name} reaches {value}."
-    names = listed(sorted(tied, key=str.casefold))
+    names = listed(tied)
     if len(tied) == len(data.systems):
         return f"This test set cannot tell {names} apart by {label}."
     if len(tied) > 1:
         return f"The best systems are {names}: this test set cannot tell them apart by {label}."
     tested = any(best.name in group for group in data.tie_groups)
-    return f"The best system is {best.name}, with {value}{', ahead of every other one beyond chance' if tested else ''}."
+    return (
+        f"The best system is {best.name}, with {value}{', ahead of every other one beyond chance' if tested else ''}."
+    )
 
 
 def span(low: float, high: float, digits: int = 3, sign: bool = False) -> str:

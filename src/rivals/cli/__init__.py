@@ -1,0 +1,327 @@
+"""The command line: `rivals quickstart | train | mine | evaluate | search | serve`.
+
+Importing this module loads no torch; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+import rivals
+from rivals.errors import RivalsError
+
+app = App(
+    name="rivals",
+    help="Train, clean, evaluate and serve anything that ranks, by learning from negatives.",
+    version=rivals.__version__,
+    help_format="plaintext",
+)
+
+SecondStage = Literal["auto", "late-interaction", "list-wise", "cross-encoder", "none"]
+
+
+@app.command
+def quickstart(
+    *,
+    fast: bool = False,
+    full: bool = False,
+    model: str = "all-MiniLM-L6-v2",
+    output: str = "",
+    resume: str = "",
+    seed: int = 0,
+    second_stage: SecondStage = "auto",
+    device: str = "auto",
+    quiet: bool = False,
+) -> None:
+    """Train and prove a two-stage search on the embedded sample of medical questions.
+
+    Example: rivals quickstart --output runs/first
+
+    Parameters
+    ----------
+    fast
+        Two minutes instead of eight: fewer steps, shorter texts.
+    full
+        No time limit: more passes and every kind of second stage.
+    model
+        A model folder, a Hugging Face name, or all-MiniLM-L6-v2 from the installed package.
+    output
+        The run folder to write (default: runs/quickstart-DATE-TIME).
+    resume
+        Continue the run in this folder; its own configuration holds, other options are ignored.
+    seed
+        Seed of every random draw.
+    second_stage
+        What re-ranks; auto takes the best on the dev questions.
+    device
+        auto, cpu, cuda or cuda:N.
+    quiet
+        Print results only, no progress.
+    """
+    from rivals.cli.train import run_quickstart
+
+    run_quickstart(
+        fast=fast,
+        full=full,
+        model=model,
+        output=output,
+        resume=resume,
+        seed=seed,
+        second_stage=second_stage,
+        device=device,
+        quiet=quiet,
+    )
+
+
+@app.command
+def train(
+    *,
+    documents: str = "",
+    pairs: str = "",
+    queries: str = "",
+    judgements: str = "",
+    folder: str = "",
+    config: str = "",
+    model: str = "",
+    output: str = "",
+    resume: str = "",
+    seed: int | None = None,
+    device: str = "",
+    print_config: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Train, evaluate and index a two-stage search on your own data.
+
+    Example: rivals train --documents docs.jsonl --pairs pairs.jsonl --output runs/mine
+
+    Files are JSONL, CSV, TSV or Parquet. Documents have id and text (and title); pairs have a question (or query id) and a document
+    id (or text), and may have relevance and split.
+
+    Parameters
+    ----------
+    documents
+        The documents to search.
+    pairs
+        Questions with their relevant documents.
+    queries
+        Queries by id, when pairs name them by id.
+    judgements
+        TREC qrels, instead of pairs.
+    folder
+        A BEIR folder, instead of single files.
+    config
+        A TOML file with any option; the options here override it.
+    model
+        A model folder or name to start from.
+    output
+        The run folder to write (default: runs/train-DATE-TIME).
+    resume
+        Continue the run in this folder with the configuration and data it was started with.
+    seed
+        Seed of every random draw.
+    device
+        auto, cpu, cuda or cuda:N.
+    print_config
+        Print the resolved configuration as TOML and stop.
+    quiet
+        Print results only, no progress.
+    """
+    from rivals.cli.train import run_train
+
+    given = {"documents": documents, "pairs": pairs, "queries": queries, "judgements": judgements, "folder": folder}
+    run_train(
+        data=given,
+        config=config,
+        model=model,
+        output=output,
+        resume=resume,
+        seed=seed,
+        device=device,
+        print_config=print_config,
+        quiet=quiet,
+    )
+
+
+@app.command
+def mine(
+    *,
+    output: str,
+    documents: str = "",
+    pairs: str = "",
+    folder: str = "",
+    model: str = "all-MiniLM-L6-v2",
+    split: str = "",
+    negatives: int = 4,
+    candidates: int = 100,
+    relative: float = 0.05,
+    sampler: Literal["top", "uniform", "softmax"] = "top",
+    window: int = 10,
+    form: Literal["triples", "tuples", "lists", "run"] = "triples",
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> None:
+    """Mine hard negatives, mark the false ones and say what was marked and why.
+
+    Example: rivals mine --documents docs.jsonl --pairs pairs.jsonl --output negatives.jsonl
+
+    Without data files it mines the embedded sample.
+
+    Parameters
+    ----------
+    output
+        The file to write; the audit goes beside it as OUTPUT.audit.json.
+    documents
+        The documents.
+    pairs
+        Questions with their relevant documents.
+    folder
+        A BEIR folder, instead of single files.
+    model
+        The encoder that scores candidates and positives.
+    split
+        Mine for the queries of one split only.
+    negatives
+        Negatives per query.
+    candidates
+        How deep each source (BM25 and the encoder) looks.
+    relative
+        A candidate scoring above (1 - relative) times its positive is a suspected false negative.
+    sampler
+        How the negatives are drawn from the survivors.
+    window
+        The hardest survivors that uniform and softmax draw from.
+    form
+        triples (query, positive, negatives), tuples (anchor, positive, negative_1...), lists (labelled), or run (Parquet).
+    seed
+        Seed of the draw.
+    device
+        auto, cpu, cuda or cuda:N.
+    quiet
+        No progress.
+    """
+    from rivals.cli.mine import run_mine
+
+    run_mine(
+        output=output,
+        documents=documents,
+        pairs=pairs,
+        folder=folder,
+        model=model,
+        split=split,
+        negatives=negatives,
+        candidates=candidates,
+        relative=relative,
+        sampler=sampler,
+        window=window,
+        form=form,
+        seed=seed,
+        device=device,
+        quiet=quiet,
+    )
+
+
+@app.command
+def evaluate(
+    runs: list[str],
+    *,
+    judgements: str,
+    measures: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    baseline: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    json: str = "",
+    seed: int = 0,
+) -> None:
+    """Compare TREC run files with intervals, paired tests and tie groups.
+
+    Example: rivals evaluate runs/first/runs/bm25.trec runs/first/runs/two-stage.trec --judgements qrels.txt
+
+    Parameters
+    ----------
+    runs
+        Run files with six columns: query Q0 document rank score tag.
+    judgements
+        A qrels file with four columns: query 0 document relevance; or a BEIR qrels TSV.
+    measures
+        Names such as nDCG@10, RR@10, R@100, P@1 (default: those of the report).
+    baseline
+        Runs, by file name without ending, to test the others against (default: the first).
+    json
+        Also write the whole evaluation to this file.
+    seed
+        Seed of bootstrap and randomisation.
+    """
+    from rivals.cli.evaluate import run_evaluate
+
+    run_evaluate(runs=runs, judgements=judgements, measures=measures, baselines=baseline, json_file=json, seed=seed)
+
+
+@app.command
+def search(run: str, question: str, *, k: int = 5, device: str = "auto", json: bool = False) -> None:
+    """Search a finished run for a question.
+
+    Example: rivals search runs/first "What are the symptoms of glaucoma?"
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    question
+        What to look for.
+    k
+        How many documents to show.
+    device
+        auto, cpu, cuda or cuda:N.
+    json
+        Print the whole answer as JSON.
+    """
+    from rivals.cli.search import run_search
+
+    run_search(run=run, question=question, k=k, device=device, as_json=json)
+
+
+@app.command
+def serve(run: str, *, host: str = "127.0.0.1", port: int = 8080, api_key: str = "", device: str = "auto") -> None:
+    """Serve a finished run: a web page at / and POST /search.
+
+    Example: rivals serve runs/first --port 8080
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    host
+        The address to bind to; anything but loopback needs an API key.
+    port
+        The port.
+    api_key
+        Ask for this key (or set RIVALS_API_KEY).
+    device
+        auto, cpu, cuda or cuda:N.
+    """
+    from rivals.cli.search import run_serve
+
+    run_serve(run=run, host=host, port=port, api_key=api_key or os.environ.get("RIVALS_API_KEY", ""), device=device)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends with one line and status 2, an interrupt with status 130."""
+    try:
+        app(arguments)
+    except RivalsError as error:
+        print(f"rivals: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("rivals: interrupted; continue with --resume and the run folder", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        print(f"rivals: {what}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,333 @@
+"""One experiment from data to report: baselines, mining, retriever, second stage, evaluation. Stages resume where they stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rivals.data.collection import Collection
+from rivals.data.dataset import Dataset
+from rivals.data.pipeline import Pipeline, Retriever, Transform
+from rivals.data.run import Run
+from rivals.errors import RivalsError
+from rivals.evaluate import Evaluation, evaluate
+from rivals.models import Encoder
+from rivals.models.blocks import encode_in_blocks
+from rivals.models.rerank import load_reranker
+from rivals.negatives import Mined, PositiveAware, Sampler, Softmax, Top, Uniform, mine_hard_negatives
+from rivals.retrieve import BM25, Dense, Index, WeightedFusion
+from rivals.training.distributed import World, join_world
+from rivals.training.loop import LoopConfig, TrainingResult
+from rivals.training.retriever import RetrieverConfig, train_retriever
+from rivals.training.second_stage import SecondStageResult, fit_second_stage
+from rivals.workflow.config import ExperimentConfig
+from rivals.workflow.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Systems that are evaluated, in the order of the story, with a clause each.
+DESCRIPTIONS = {
+    "bm25": "words in common, no model",
+    "untrained": "the encoder as it comes",
+    "fusion": "bm25 and untrained, weighted on dev",
+    "retriever": "the encoder trained here",
+    "two-stage": "bm25 and the trained retriever, then the second stage",
+}
+MEASURES = ("nDCG@10", "RR@10", "R@10", "R@100", "P@1")
+_DEV_POOL_DEPTH = 10
+_TIMED_QUERIES = 20
+
+Say = Callable[[str], None]
+
+
+class Experiment:
+    """An experiment in progress; `run` takes it to its end.
+
+    Args:
+        config: what to do. dataset: with splits train, dev and test. folder: where it lives. say: where progress sentences go.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        dataset: Dataset,
+        folder: RunFolder,
+        *,
+        say: Say = print,
+        world: World | None = None,
+    ) -> None:
+        for split in ("train", "dev", "test"):
+            if split not in dataset.splits or not len(dataset.splits[split]):
+                raise RivalsError(
+                    f"the data has no '{split}' queries; give a split column, or set data.dev and data.test to shares"
+                )
+        self.config, self.dataset, self.folder, self.say = config, dataset, folder, say
+        self.world = world if world is not None else join_world()
+        self.train, self.dev, self.test = (dataset.split(name) for name in ("train", "dev", "test"))
+        self.documents = dataset.documents
+        self.runs: dict[str, Run] = {}
+        self.milliseconds: dict[str, float] = {}
+
+    def run(self) -> Evaluation:
+        """Do every stage that is not complete, and return the evaluation on test."""
+        with self._stage("baselines"):
+            self._baselines()
+        with self._stage("mining"):
+            self.mined = self._mine()
+        with self._stage("training"):
+            self.training = self._train()
+        if not self.world.is_main:
+            self.world.barrier()
+            return Evaluation.from_json((self.folder.path / "metrics.json").read_text(encoding="utf-8"))
+        with self._stage("indexing"):
+            self._index()
+        with self._stage("second stage"):
+            self.second = self._second_stage()
+        with self._stage("evaluation"):
+            self.evaluation = self._evaluate()
+        with self._stage("report"):
+            from rivals.workflow.reporting import write_experiment_report
+
+            write_experiment_report(self)
+        self.world.barrier()
+        return self.evaluation
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        if self.world.is_main and not self.folder.done(name):
+            self.folder.finish(name, time.monotonic() - started)
+
+    # ------------------------------------------------------------------------------------------------------- parts
+
+    @cached_property
+    def bm25(self) -> BM25:
+        """The lexical retriever."""
+        return BM25(self.documents, language=self.config.language)
+
+    @cached_property
+    def untrained(self) -> Encoder:
+        """The encoder as it comes."""
+        return Encoder.load(self.config.model, device=self.config.device)
+
+    def _dense(self, encoder: Encoder, name: str, what: str) -> Dense:
+        vectors = encode_in_blocks(
+            encoder,
+            self.documents.full_texts,
+            role="document",
+            folder=self.folder.vectors,
+            description=f"Encoding answers, {what}",
+        )
+        return Dense(encoder, self.documents, vectors=vectors, name=name)
+
+    def _baselines(self) -> None:
+        self.say(f"Data: {self.dataset}")
+        self.untrained_dense = self._dense(self.untrained, "dense", "untrained")
+        k = self.config.candidates
+        fusion = WeightedFusion.fit([self.bm25, self.untrained_dense], self.dev, name="fusion")
+        for name, system in (("bm25", self.bm25), ("untrained", self.untrained_dense), ("fusion", fusion)):
+            self.runs[name] = system(self.test.queries, k)
+            self.milliseconds[name] = self._latency(system)
+        self.say(self._line("On test before training", ("bm25", "untrained", "fusion")))
+
+    def _mine(self) -> Mined:
+        options = self.config.mining
+        mined = mine_hard_negatives(
+            self.bm25 | self.untrained_dense,
+            self.train,
+            filters=PositiveAware(relative=options.relative),
+            sampler=self._sampler(),
+            top_k=options.candidates,
+            seed=self.config.seed,
+        )
+        if self.world.is_main:
+            self.folder.write_json("mining.json", _decoded(mined.audit.to_json()))
+        self.say(str(mined.audit))
+        return mined
+
+    def _sampler(self) -> Sampler:
+        k, window = max(self.config.retriever.negatives, 1), self.config.mining.window
+        samplers: dict[str, Callable[[], Sampler]] = {
+            "top": lambda: Top(k),
+            "uniform": lambda: Uniform(k, window=max(window, k)),
+            "softmax": lambda: Softmax(k, window=max(window, k)),
+        }
+        return samplers[self.config.mining.sampler]()
+
+    def _train(self) -> TrainingResult:
+        options = self.config.retriever
+        if self.folder.done("training"):
+            self.trained = Encoder.load(self.folder.retriever, device=self.config.device)
+            return TrainingResult(**self.folder.read_json("training.json"))
+        seed = self.config.seed
+        loop = LoopConfig(
+            epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            evaluations=options.evaluations,
+            patience=options.patience,
+            precision=options.precision,
+            seed=seed,
+        )
+        config = RetrieverConfig(
+            batch_size=options.batch_size,
+            negatives=options.negatives,
+            temperature=options.temperature,
+            late_interaction=options.late_interaction,
+            max_query_tokens=options.max_query_tokens,
+            max_document_tokens=options.max_document_tokens,
+            loop=loop,
+        )
+        sampler, marked = self._sampler(), self.mined.run
+        self.trained = Encoder.load(self.config.model, device=self.config.device)
+        result = train_retriever(
+            self.trained,
+            self.train,
+            config,
+            draw=lambda epoch: sampler.draw(marked, np.random.default_rng([seed, 23, epoch])),
+            mined=marked,
+            dev=self.dev,
+            dev_pool=self._dev_pool(),
+            folder=self.folder.checkpoints,
+            resume=True,
+            world=self.world,
+        )
+        if self.world.is_main:
+            self.trained.save(self.folder.retriever)
+            self.folder.write_json("training.json", result.__dict__)
+        best = f"; best on dev at step {result.best_step}: nDCG@10 {result.best_score:.4f}" if result.scores else ""
+        self.say(f"Trained the retriever: {result.steps} steps in {result.seconds:.0f} s{best}")
+        return result
+
+    def _dev_pool(self) -> NDArray[np.int64]:
+        """Documents that dev queries are ranked against while training: their relevant ones and the hardest of both first stages."""
+        found = [system(self.dev.queries, _DEV_POOL_DEPTH).document for system in (self.bm25, self.untrained_dense)]
+        return np.unique(np.concatenate([*found, self.dev.judgements.document]))
+
+    def _index(self) -> None:
+        self.dense = self._dense(self.trained, "dense", "trained")
+        if not self.folder.done("indexing"):
+            index = Index(
+                self.documents,
+                vectors=self.dense.vectors,
+                encoder_fingerprint=self.trained.fingerprint(),
+                bm25=self.bm25,
+            )
+            index.save(self.folder.index)
+
+    def _second_stage(self) -> SecondStageResult:
+        first = self.bm25 | self.dense
+        if self.folder.done("second stage"):
+            result = SecondStageResult(**self.folder.read_json("second_stage.json"))
+        else:
+            result = fit_second_stage(
+                self.config.second_stage.kind,
+                first=first,
+                encoder=self.trained,
+                train=self.train,
+                dev=self.dev,
+                folder=self.folder.second_stage,
+                vectors=self.folder.vectors,
+                depth=self.config.second_stage.depth,
+                candidates=self.config.candidates,
+                epochs=self.config.second_stage.epochs,
+                seed=self.config.seed,
+            )
+            self.folder.write_json("second_stage.json", result.__dict__)
+        for name, score in result.dev_scores.items():
+            self.say(f"Second stage on dev: {name} nDCG@10 {score:.4f}{'  <- chosen' if name == result.chosen else ''}")
+        self.reranker = load_reranker(self.folder.second_stage, self.trained) if result.chosen != "none" else None
+        return result
+
+    def _evaluate(self) -> Evaluation:
+        k = self.config.candidates
+        systems: dict[str, Retriever] = {"retriever": self.dense}
+        if self.reranker is not None:
+            systems["two-stage"] = Pipeline(self.bm25 | self.dense, (self.reranker,))
+        for name, system in systems.items():
+            self.runs[name] = system(self.test.queries, k)
+            self.milliseconds[name] = self._latency(system)
+        evaluation = evaluate(
+            self.runs, self.test, measures=MEASURES, baselines=("bm25", "untrained", "retriever"), seed=self.config.seed
+        )
+        from rivals.data import save_run
+
+        for name, run in self.runs.items():
+            save_run(run, self.folder.runs / f"{name}.trec", name)
+        save_qrels_of(self.test, self.folder.runs / "test.qrels")
+        self.folder.write_json("metrics.json", _decoded(evaluation.to_json()))
+        self.folder.write_json("latency.json", self.milliseconds)
+        return evaluation
+
+    # ------------------------------------------------------------------------------------------------------- help
+
+    def _latency(self, system: Retriever) -> float:
+        """Return the median milliseconds of one query at a time, after a warm-up."""
+        rows = np.linspace(
+            0, len(self.test.queries) - 1, num=min(_TIMED_QUERIES, len(self.test.queries)), dtype=np.int64
+        )
+        spent = []
+        for row in (rows[0], *rows):
+            one = self.test.queries.take([row])
+            started = time.perf_counter()
+            system(one, self.config.candidates)
+            spent.append((time.perf_counter() - started) * 1000)
+        return float(np.median(spent[1:]))
+
+    def _line(self, title: str, names: tuple[str, ...]) -> str:
+        measured = evaluate(
+            {name: self.runs[name] for name in names}, self.test, measures=MEASURES[:1], permutations=100, resamples=100
+        )
+        return f"{title}: " + ", ".join(f"{name} {measured.mean(name):.3f}" for name in names) + " nDCG@10"
+
+
+def save_qrels_of(dataset: Dataset, path: Path) -> None:
+    """Write the judgements of a dataset in TREC format beside its runs."""
+    from rivals.data import save_qrels
+
+    save_qrels(dataset, path)
+
+
+def _decoded(text: str) -> Any:
+    import json
+
+    return json.loads(text)
+
+
+def run_experiment(
+    config: ExperimentConfig, dataset: Dataset, folder: str | Path, *, resume: bool = False, say: Say = print
+) -> Experiment:
+    """Run (or, with `resume`, continue) an experiment in a run folder and return it, finished.
+
+    Args:
+        config: what to do; on resume the folder's own configuration is used.
+        dataset: queries with splits train, dev and test, documents and judgements.
+        folder: a new folder, or the one to continue.
+
+    Raises:
+        RivalsError: data without splits or pairs, a folder that is not empty or not a run, changed data on resume.
+    """
+    world = join_world()
+    path = Path(folder)
+    if resume:
+        opened = RunFolder.open(path)
+        opened.check_data(dataset)
+        config = opened.config()
+    else:
+        opened = RunFolder.create(path, config, dataset) if world.is_main else RunFolder(path)
+        world.barrier()
+    experiment = Experiment(config, dataset, opened, say=say if world.is_main else _silent, world=world)
+    experiment.run()
+    return experiment
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
