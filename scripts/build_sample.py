@@ -26,8 +26,9 @@ METADATA = {
     "BMC Bioinformatics 20(1):511, 2019.",
     "license": "CC BY 4.0, https://creativecommons.org/licenses/by/4.0/",
     "origin": "github.com/abachaa/MedQuAD @ 577bd37b96c02d1833b2c9eed2de9f96964e96cb",
-    "changes": "Answers of 8 to 400 words from six sources (CancerGov, NIDDK, NINDS, NIHSeniorHealth, NHLBI, CDC) about "
-    "topics with at least three answers; white space collapsed; equal answer texts stored once; questions split by topic.",
+    "changes": "Answers of 8 to 400 words from six sources (CancerGov, NIDDK, NINDS, NIHSeniorHealth, NHLBI, CDC) "
+    "about topics with at least three answers; white space collapsed; equal answer texts stored once; "
+    "questions split by topic.",
 }
 
 

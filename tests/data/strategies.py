@@ -20,10 +20,11 @@ ANY_ID = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max
 WORD_ID = st.text(st.characters(categories=("L", "N", "P", "S"), exclude_characters="\"'"), min_size=1, max_size=8)
 
 
+GRADES = st.integers(-2, 3)
+
+
 @st.composite
-def datasets(
-    draw: Any, ids: Any = ANY_ID, text: Any = TEXT, relevance: Any = st.integers(-2, 3), loose: bool = True
-) -> Dataset:
+def datasets(draw: Any, ids: Any = ANY_ID, text: Any = TEXT, relevance: Any = GRADES, loose: bool = True) -> Dataset:
     """A dataset with splits; with `loose`, some queries are in no split and some are not judged."""
     query_ids, document_ids = (draw(st.lists(ids, min_size=1, max_size=6, unique=True)) for _ in range(2))
     titles = draw(st.none() | st.lists(st.just("") | text, min_size=len(document_ids), max_size=len(document_ids)))

@@ -60,7 +60,7 @@ def count_rows(path: Path) -> int:
 
 
 def check_sound(dataset: Dataset, folder: Path) -> None:
-    """Check a dataset's invariants, that its report accounts for every row, that its documents are those of the file."""
+    """Check a dataset's invariants, that its report accounts for every row, and its documents against the file."""
     report = dataset.report
     for members in (dataset.queries, dataset.documents):
         assert len(set(members.ids)) == len(members)

@@ -15,12 +15,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rivals
 
 REQUESTS = 500
+DEFAULTS: dict[str, Any] = {"query": None, "k": 10, "stages": None, "filters": None}
 SERVER = """
 import sys
 from rivals.data import load_sample
@@ -253,6 +255,21 @@ def check(answer: bytes, sent: list[bytes]) -> int:
     return status
 
 
+def may_succeed(body: Any) -> bool:
+    """Whether a body made by `wrong_json` is, by chance, one that can be searched with."""
+    if not isinstance(body, dict) or not set(body) <= {"query", "k", "stages", "filters"}:
+        return False
+    query, k, stages, filters = (body.get(name, default) for name, default in DEFAULTS.items())
+    return (
+        isinstance(query, str)
+        and 0 < len(query.strip()) <= len(query) <= 2000
+        and type(k) is int
+        and 1 <= k <= 100
+        and (stages is None or (isinstance(stages, list) and len(stages) > 0 and set(map(str, stages)) == {"bm25"}))
+        and (filters is None or filters == {})
+    )
+
+
 def test_malformed_requests(server: tuple[int, subprocess.Popen[str], Path]) -> None:
     port, process, log = server
     random_ = random.Random(20)
@@ -269,6 +286,8 @@ def test_malformed_requests(server: tuple[int, subprocess.Popen[str], Path]) -> 
     assert of_kind["oversized"] <= {0, 400, 413}
     assert 413 in of_kind["oversized"] & of_kind["chunked"]
     assert of_kind["partial"] <= {0, 400, 422}
+    for request, status in zip(requests[:: len(KINDS)], statuses[:: len(KINDS)], strict=True):
+        assert (status == 200) == may_succeed(json.loads(request[1])), request
     assert 200 not in of_kind["weird_headers"] | of_kind["chunked"]
     alive(port, process, log)
 

@@ -22,8 +22,9 @@ SAMPLE_PATH = Path(__file__).with_name("sample.parquet")
 
 SAMPLE_ATTRIBUTION = (
     "Sample of MedQuAD by Asma Ben Abacha and Dina Demner-Fushman, CC BY 4.0 "
-    "(https://creativecommons.org/licenses/by/4.0/), changed: a selection, white space collapsed, questions split by topic. Cite: Ben Abacha, A., Demner-Fushman, D. "
-    "A Question-Entailment Approach to Question Answering. BMC Bioinformatics 20(1):511, 2019."
+    "(https://creativecommons.org/licenses/by/4.0/), changed: a selection, white space collapsed, questions split by "
+    "topic. Cite: Ben Abacha, A., Demner-Fushman, D. A Question-Entailment Approach to Question "
+    "Answering. BMC Bioinformatics 20(1):511, 2019."
 )
 
 

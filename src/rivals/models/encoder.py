@@ -315,8 +315,39 @@ class Encoder(nn.Module):
         of punctuation alone; a text may then be left with no token.
         Raises: as `encode`.
         """
-        kind = choose_dtype(dtype or self.dtype, self.device)
+        label = progress if isinstance(progress, str) else "Encoding tokens"
         tokens = self.tokenize(texts, prompt=prompt, role=role, progress=bool(progress))
+        return self._token_vectors(tokens, label, bool(progress), max_tokens, dtype, storage, drop_special, drop_punctuation)
+
+    def encode_with_tokens(
+        self, texts: Sequence[str], *, role: Role | None = None, storage: Literal["float16", "float32"] = "float32"
+    ) -> tuple[np.ndarray, TokenVectors]:
+        """Return both, from one pass: unit pooled vectors float32[N, D], and token vectors without special tokens.
+
+        When to use: a first stage by pooled vectors whose candidates are then re-ranked token by token.
+        Raises: as `encode`.
+        """
+        pooled = np.empty((len(texts), self.dimension), dtype=np.float32)
+        tokens = self.tokenize(texts, role=role)
+        vectors = self._token_vectors(tokens, "", False, None, None, storage, True, False, pooled=pooled)
+        pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+        return pooled, vectors
+
+    def _token_vectors(
+        self,
+        tokens: Tokens,
+        label: str,
+        show: bool,
+        max_tokens: int | None,
+        dtype: str | None,
+        storage: Literal["float16", "float32"],
+        drop_special: bool,
+        drop_punctuation: bool,
+        *,
+        pooled: np.ndarray | None = None,
+    ) -> TokenVectors:
+        """Compute unit token vectors; with `pooled` [N, D], fill it with the texts' vectors on the way."""
+        kind = choose_dtype(dtype or self.dtype, self.device)
         keep = np.ones(len(tokens.ids), dtype=bool)
         if drop_special or drop_punctuation:
             distinct, where = np.unique(tokens.ids, return_inverse=True)
@@ -333,9 +364,10 @@ class Encoder(nn.Module):
             positions = np.arange(len(flat)) + np.repeat(tokens.offsets[rows] - starts, lengths)
             chosen = keep[positions]
             out[kept_before[positions[chosen]]] = flat[chosen]
+            if pooled is not None:
+                pooled[rows] = self.finish(hidden, mask, prompt_length=tokens.prompt_length).float().cpu().numpy()
 
-        label = progress if isinstance(progress, str) else "Encoding tokens"
-        self._run(tokens, kind, max_tokens, label, bool(progress), use)
+        self._run(tokens, kind, max_tokens, label, show, use)
         return TokenVectors(out, kept_before[tokens.offsets], tokens.ids[keep])
 
     def _wanted(self, token_id: int, drop_special: bool, drop_punctuation: bool) -> bool:

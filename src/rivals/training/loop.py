@@ -52,6 +52,7 @@ class LoopConfig:
 
     Args:
         epochs: passes over the batches.
+        max_steps: stop after this many steps, with the schedule fitted to it; 0 = no limit.
         learning_rate: peak of AdamW's rate, reached after `warmup` (share of all steps), falling linearly to 0.
         weight_decay: AdamW's, on matrices only (biases and norms are left free).
         accumulate: batches summed into one step.
@@ -64,6 +65,7 @@ class LoopConfig:
     """
 
     epochs: int = 1
+    max_steps: int = 0
     learning_rate: float = 5e-5
     warmup: float = 0.1
     weight_decay: float = 0.01
@@ -78,6 +80,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         checks = {
             "epochs": self.epochs >= 1,
+            "max_steps": self.max_steps >= 0,
             "learning_rate": self.learning_rate > 0,
             "warmup": 0 <= self.warmup < 1,
             "weight_decay": self.weight_decay >= 0,
@@ -126,7 +129,7 @@ def fit(
     """
     model = objective.model
     per_epoch = math.ceil(len(objective.batches(0)) / config.accumulate)
-    total = per_epoch * config.epochs
+    total = min(per_epoch * config.epochs, config.max_steps or per_epoch * config.epochs)
     if total == 0:
         raise RivalsError("there is nothing to train on: no query has a positive document")
     optimizer = make_optimizer(model, config)

@@ -56,6 +56,7 @@ class RetrieverTraining:
     """The first stage; see `rivals.training.RetrieverConfig` and `LoopConfig` for what each option does."""
 
     epochs: int = 1
+    max_steps: int = 0
     batch_size: int = 32
     learning_rate: float = 1e-4
     negatives: int = 1
@@ -85,13 +86,19 @@ class SecondStageConfig:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """Everything that decides the outcome of `rivals train` and `rivals quickstart`."""
+    """Everything that decides the outcome of `rivals train` and `rivals quickstart`.
+
+    Args:
+        model: folder, Hugging Face name, or all-MiniLM-L6-v2 from the installed package. max_length: tokens per text; 0 = the model's.
+        language: of BM25's stemmer and stop words. candidates: what the first stage hands on.
+    """
 
     model: str = "all-MiniLM-L6-v2"
     seed: int = 0
     device: str = "auto"
     language: str = "english"
     candidates: int = 100
+    max_length: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     mining: MiningConfig = field(default_factory=MiningConfig)
     retriever: RetrieverTraining = field(default_factory=RetrieverTraining)

@@ -117,7 +117,7 @@ class Experiment:
     @cached_property
     def untrained(self) -> Encoder:
         """The encoder as it comes."""
-        return Encoder.load(self.config.model, device=self.config.device)
+        return Encoder.load(self.config.model, device=self.config.device, max_length=self.config.max_length or None)
 
     def _dense(self, encoder: Encoder, name: str, what: str) -> Dense:
         vectors = encode_in_blocks(
@@ -171,6 +171,7 @@ class Experiment:
         seed = self.config.seed
         loop = LoopConfig(
             epochs=options.epochs,
+            max_steps=options.max_steps,
             learning_rate=options.learning_rate,
             evaluations=options.evaluations,
             patience=options.patience,
@@ -187,7 +188,7 @@ class Experiment:
             loop=loop,
         )
         sampler, marked = self._sampler(), self.mined.run
-        self.trained = Encoder.load(self.config.model, device=self.config.device)
+        self.trained = Encoder.load(self.config.model, device=self.config.device, max_length=self.config.max_length or None)
         result = train_retriever(
             self.trained,
             self.train,

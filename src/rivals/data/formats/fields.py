@@ -49,7 +49,7 @@ MAX_ID = 512
 
 
 class Report:
-    """Counts by reason: for every part `rows` = `used` + all `dropped: ...` + all `merged: ...`; `noted: ...` only tells."""
+    """Counts by reason: for every part `rows` = `used` + all `dropped: ` + all `merged: `; `noted: ` only tells."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

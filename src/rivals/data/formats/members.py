@@ -90,7 +90,7 @@ class Members:
                 there = kept[known]
                 same = self.texts[known] == text and self.titles[known] == title and self.splits[known] == split
                 if same and (generated or all(values[there] == values[row] for values in extra.values())):
-                    self.report.add(self.part, "merged: identical rows")
+                    self.report.add(self.part, "merged: equal texts" if generated else "merged: identical rows")
                     continue
                 what = "its content" if self.splits[known] == split else "its split or content"
                 raise table.error(
@@ -114,9 +114,9 @@ class Members:
         self.report.add(self.part, "noted: blank lines", table.blank)
         if not self.ids:
             raise DataError(f"every {self.name} text is empty", path=table.path)
-        self._extra(extra, kept, table, set(chosen.values()))
+        self._extra(extra, kept, table)
 
-    def _extra(self, extra: dict[str, list[Any]], kept: list[int], table: Table, used: set[str]) -> None:
+    def _extra(self, extra: dict[str, list[Any]], kept: list[int], table: Table) -> None:
         for name, values in extra.items():
             try:
                 column = extra_column([values[row] for row in kept])

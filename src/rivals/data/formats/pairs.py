@@ -195,8 +195,7 @@ class Pairs:
         rows: dict[str, list[int]] = {}
         for query, (split, _) in sorted(self.split_of.items()):
             rows.setdefault(split_name(split), []).append(query)
-        names = [name for name in ("train", "dev", "test") if name in rows]
-        names += [name for name in rows if name not in names]
+        names = sorted(rows, key=lambda name: {"train": 0, "dev": 1, "test": 2}.get(name, 3))
         return {name: np.array(rows[name], dtype=np.int64) for name in names}
 
     # ------------------------------------------------------------------------------------------------------ judgements

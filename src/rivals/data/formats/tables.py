@@ -1,4 +1,4 @@
-"""Tables in files: JSON lines, a JSON array, CSV, TSV and Parquet, read into columns that know their lines, and written."""
+"""Tables in files (JSON lines, a JSON array, CSV, TSV, Parquet): read into columns that know their lines, written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rivals.data.formats.text import encoding_of, first_bytes, text_lines
 from rivals.errors import DataError

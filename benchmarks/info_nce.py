@@ -1,0 +1,84 @@
+"""InfoNCE over a large batch, forward and backward on embeddings, against MultipleNegativesRankingLoss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from benchmarks._harness import Case, Target, Variant, Workload
+
+_SCALE = 20.0
+
+
+def workload(quick: bool) -> Workload:
+    """Take the loss and both gradients of 4,096 pairs of 384 dimensions (96 of 32 when quick)."""
+    import torch
+    from torch import Tensor
+
+    from rivals.losses import in_batch_info_nce_loss
+
+    size, width = (96, 32) if quick else (4_096, 384)
+    generator = torch.Generator().manual_seed(0)
+    documents = torch.randn(size, width, generator=generator)
+    queries = documents + torch.randn(size, width, generator=generator)
+
+    def gradients(loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        left, right = queries.detach().requires_grad_(), documents.detach().requires_grad_()
+        loss(left, right).backward()
+        assert left.grad is not None
+        assert right.grad is not None
+        return left.grad, right.grad
+
+    def ours(left: Tensor, right: Tensor, matmul_dtype: torch.dtype | None = None) -> Tensor:
+        return in_batch_info_nce_loss(left, right, temperature=1 / _SCALE, fused=True, matmul_dtype=matmul_dtype)
+
+    variants = [Variant("rivals, fused", lambda threads: gradients(ours))]
+    missing = []
+    if find_spec("sentence_transformers") is None:
+        missing.append("sentence-transformers")
+    else:
+        from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+        peer = MultipleNegativesRankingLoss(torch.nn.Identity(), scale=_SCALE)  # type: ignore[arg-type]
+        embeddings = peer.compute_loss_from_embeddings
+        variants += [
+            Variant(
+                "sentence-transformers MNRL",
+                lambda threads: gradients(lambda left, right: embeddings([left, right], None)),  # type: ignore[arg-type]
+            ),
+            Variant(
+                "rivals, fused, bfloat16 products",
+                lambda threads: gradients(lambda left, right: ours(left, right, torch.bfloat16)),
+            ),
+        ]
+
+    def checks(results: dict[str, Any]) -> dict[str, float]:
+        theirs = results.pop("sentence-transformers MNRL", None)
+        if theirs is None:
+            return {}
+        names = {"rivals, fused": "gradient difference", "rivals, fused, bfloat16 products": "in bfloat16"}
+        return {names[name]: _difference(own, theirs) for name, own in results.items()}
+
+    return Workload(
+        what=f"InfoNCE forward and backward, B = {size:,}, D = {width}, float32",
+        unit="pairs/s",
+        amount=size,
+        flops=3 * 2.0 * size * size * width,
+        variants=variants,
+        targets=[
+            Target("at most 0.6x the time of MultipleNegativesRankingLoss", "time", 0.6, at_least=False),
+            Target("at most 0.3x its extra memory", "memory", 0.3, at_least=False),
+            Target("equal gradients, relative to the largest", "gradient difference", 1e-5, at_least=False),
+        ],
+        checks=checks,
+        missing=missing,
+    )
+
+
+def _difference(own: Any, theirs: Any) -> float:
+    """Return the largest difference of gradients over the largest gradient."""
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(own, theirs, strict=True))
+
+
+CASES: dict[str, Case] = {"": workload}

@@ -1,0 +1,5 @@
+"""`python -m rivals`: the command line."""
+
+from rivals.cli import main
+
+main()
