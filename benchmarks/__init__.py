@@ -1,1 +1,1 @@
-"""Benchmarks against the peers: `python -m benchmarks [NAME ...] [--json FILE] [--quick]`; see `benchmarks/__main__.py`."""
+"""Benchmarks against the peers: `python -m benchmarks [NAME ...] [--json FILE] [--quick]`."""

@@ -58,7 +58,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is timed. `variants[0]` is ours and `variants[1]`, if the peer is installed, the one to compare with.
+    """What is timed. `variants[0]` is ours; the first whose name does not begin with "rivals" is the peer.
 
     Args:
         what: the work, in a line. amount: how much of `unit` one run does, for a rate. flops: useful operations of one
@@ -79,8 +79,8 @@ class Workload:
 
     @property
     def peer(self) -> str | None:
-        """The name of the variant that ours is compared with."""
-        return self.variants[1].name if len(self.variants) > 1 else None
+        """The name of the variant that targets compare ours with; None if no peer is installed."""
+        return next((variant.name for variant in self.variants if not variant.name.startswith("rivals")), None)
 
 
 @dataclass

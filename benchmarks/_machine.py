@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -71,7 +72,7 @@ def describe() -> dict[str, Any]:
 
 
 def set_threads(count: int) -> None:
-    """Let torch, BLAS, faiss, numba and the tokenizers use `count` threads each."""
+    """Let torch, BLAS, the tokenizers and, once imported, faiss and numba use `count` threads each."""
     import torch
 
     torch.set_num_threads(count)
@@ -80,13 +81,10 @@ def set_threads(count: int) -> None:
         from threadpoolctl import threadpool_limits
 
         threadpool_limits(count)
-    with suppress(ImportError):
-        import faiss
-
-        faiss.omp_set_num_threads(count)
-    with suppress(ImportError, ValueError):
-        import numba
-
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(count)
+    if "numba" in sys.modules:
+        numba = sys.modules["numba"]
         numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
 
 

@@ -15,8 +15,9 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def add_memory(entry: str, case: str, figures: dict[str, Any], *, quick: bool) -> None:
-    """Measure every variant of a case and add `memory_mib`, and ours over each, to its figures."""
-    found: dict[str, float | None] = {name: in_fresh_process(entry, case, name, quick) for name in figures["variants"]}
+    """Measure every variant of a case (quick: ours and the peer); add `memory_mib` and ours over each."""
+    wanted = [figures["ours"], figures["peer"]] if quick and figures["peer"] else list(figures["variants"])
+    found: dict[str, float | None] = {name: in_fresh_process(entry, case, name, quick) for name in wanted}
     ours = found[figures["ours"]]
     for name, mebibytes in found.items():
         figures["variants"][name]["memory_mib"] = mebibytes
@@ -45,8 +46,11 @@ def _added(entry: str, case: str, name: str, quick: bool) -> float:
     def variant(tiny: bool) -> Any:
         return next(variant for variant in make(tiny).variants if variant.name == name)
 
-    variant(True).run(1)  # loads libraries and compiles kernels, which is not the memory asked for
-    run = variant(quick).run
+    run = variant(True).run
+    set_threads(1)
+    run(1)  # loads libraries and compiles kernels, which is not the memory asked for
+    if not quick:
+        run = variant(False).run
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -14,18 +14,30 @@ def print_machine(console: Console, machine: dict[str, Any]) -> None:
     """Print the machine, and a warning if it is busy."""
     units = [flag for flag, there in machine["flags"].items() if there]
     units += ["amx (torch)"] if machine["amx_usable"] and not machine["flags"]["amx_bf16"] else []
-    console.print(f"[bold]{machine['cpu']}[/], {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}")
+    console.print(
+        f"[bold]{machine['cpu']}[/], {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}"
+    )
     console.print(f"  units: {', '.join(units) or 'none known'}; load average {machine['load_average']}")
     console.print("  " + ", ".join(f"{name} {number}" for name, number in machine["versions"].items()))
     if not machine["quiet"]:
-        console.print("[yellow]warning: the machine is busy (load average above 1.5 or not known); do not quote these times[/]")
+        console.print(
+            "[yellow]warning: the machine is busy (load average above 1.5 or not known); do not quote these times[/]"
+        )
 
 
 def print_case(console: Console, name: str, figures: dict[str, Any]) -> None:
     """Print the figures of one case."""
     wall = f"wall, {figures['wall_threads']} threads"
     table = Table(title=f"{name}: {figures['what']}", title_justify="left", title_style="bold")
-    for column in ("", "CPU, 1 thread", wall, figures["unit"] + " (CPU)", "over ours CPU / wall", "% fp32 / bf16", "MiB"):
+    for column in (
+        "",
+        "CPU, 1 thread",
+        wall,
+        figures["unit"] + " (CPU)",
+        "over ours CPU / wall",
+        "% fp32 / bf16",
+        "MiB",
+    ):
         table.add_column(column, justify="left" if not column else "right")
     for variant, values in figures["variants"].items():
         ratios = " / ".join(_ratio(values[kind]["over_ours"]) for kind in ("cpu", "wall"))
@@ -61,7 +73,9 @@ def print_case(console: Console, name: str, figures: dict[str, Any]) -> None:
 def _seconds(spread: dict[str, float]) -> str:
     middle = spread["median"]
     unit, factor = ("s", 1.0) if middle >= 1 else ("ms", 1e3)
-    return f"{middle * factor:.3g} {unit} [{spread['min'] * factor:.3g}, {spread['max'] * factor:.3g}]".replace("[", r"\[")
+    return f"{middle * factor:.3g} {unit} [{spread['min'] * factor:.3g}, {spread['max'] * factor:.3g}]".replace(
+        "[", r"\["
+    )
 
 
 def _ratio(spread: dict[str, float]) -> str:
@@ -72,4 +86,6 @@ def _shares(values: dict[str, Any], rates: dict[str, float]) -> str:
     """Return the share of the machine's product, or the time in such products where the work has no FLOP count."""
     if "gflops" not in values:
         return f"= {values['float32_products']:.1f} products"
-    return " / ".join(f"{100 * values['gflops'] / rates[k]:.0f} %" if k in rates else "-" for k in ("float32", "bfloat16"))
+    return " / ".join(
+        f"{100 * values['gflops'] / rates[k]:.0f} %" if k in rates else "-" for k in ("float32", "bfloat16")
+    )

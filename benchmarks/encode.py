@@ -24,7 +24,9 @@ def mixed_texts(count: int) -> list[str]:
     half = count // 2
     questions = generator.choice(len(sample.queries), half, replace=False)
     answers = generator.choice(len(sample.documents), count - half, replace=False)
-    texts = [sample.queries.full_texts[row] for row in questions] + [sample.documents.full_texts[row] for row in answers]
+    texts = [sample.queries.full_texts[row] for row in questions] + [
+        sample.documents.full_texts[row] for row in answers
+    ]
     return [texts[place] for place in generator.permutation(count)]
 
 

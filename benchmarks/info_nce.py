@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -33,25 +34,25 @@ def workload(quick: bool) -> Workload:
     def ours(left: Tensor, right: Tensor, matmul_dtype: torch.dtype | None = None) -> Tensor:
         return in_batch_info_nce_loss(left, right, temperature=1 / _SCALE, fused=True, matmul_dtype=matmul_dtype)
 
-    variants = [Variant("rivals, fused", lambda threads: gradients(ours))]
+    variants = [
+        Variant("rivals, fused", lambda threads: gradients(ours)),
+        Variant(
+            "rivals, fused, bfloat16 products",
+            lambda threads: gradients(lambda left, right: ours(left, right, torch.bfloat16)),
+        ),
+    ]
     missing = []
     if find_spec("sentence_transformers") is None:
         missing.append("sentence-transformers")
     else:
-        from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-
-        peer = MultipleNegativesRankingLoss(torch.nn.Identity(), scale=_SCALE)  # type: ignore[arg-type]
-        embeddings = peer.compute_loss_from_embeddings
-        variants += [
+        variants.append(
             Variant(
                 "sentence-transformers MNRL",
-                lambda threads: gradients(lambda left, right: embeddings([left, right], None)),  # type: ignore[arg-type]
-            ),
-            Variant(
-                "rivals, fused, bfloat16 products",
-                lambda threads: gradients(lambda left, right: ours(left, right, torch.bfloat16)),
-            ),
-        ]
+                lambda threads: gradients(
+                    lambda left, right: _peer().compute_loss_from_embeddings([left, right], None)
+                ),
+            )
+        )
 
     def checks(results: dict[str, Any]) -> dict[str, float]:
         theirs = results.pop("sentence-transformers MNRL", None)
@@ -74,6 +75,15 @@ def workload(quick: bool) -> Workload:
         checks=checks,
         missing=missing,
     )
+
+
+@cache
+def _peer() -> Any:
+    """Return the peer's loss, imported when first needed: a fresh process that measures ours should not hold it."""
+    import torch
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    return MultipleNegativesRankingLoss(torch.nn.Identity(), scale=_SCALE)  # type: ignore[arg-type]
 
 
 def _difference(own: Any, theirs: Any) -> float:

@@ -74,7 +74,9 @@ def workload(quick: bool) -> Workload:
     queries = documents[positive] + 0.04 * generator.standard_normal((asked, documents.shape[1]), dtype=np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     model = GivenVectors({"query": queries, "document": documents})
-    questions = Collection([f"q{i}" for i in range(asked)], [f"question number {i}" for i in range(asked)], name="query")
+    questions = Collection(
+        [f"q{i}" for i in range(asked)], [f"question number {i}" for i in range(asked)], name="query"
+    )
     answers = Collection([f"d{i}" for i in range(size)], [f"answer number {i}" for i in range(size)])
     judgements = Judgements.build(np.arange(asked), positive, np.ones(asked), queries=asked, documents=size)
     dataset = Dataset(questions, answers, judgements)

@@ -56,7 +56,7 @@ def workload(centres: int, quick: bool) -> Workload:
     variants += [
         Variant("rivals, preparing included", lambda threads: exact_top_k(queries, documents, k)[1]),
         Variant("rivals, proven bound", lambda threads: exact_top_k(queries, prepared, k, proven=True)[1]),
-    ] if find_spec("faiss") is not None else []
+    ]
 
     def checks(results: dict[str, Any]) -> dict[str, float]:
         return {

@@ -33,7 +33,9 @@ def workload(quick: bool) -> Workload:
     places = generator.choice(len(known), size, replace=False)
     unrelated = generator.choice(np.setdiff1d(np.arange(len(sample.documents)), known.document[places]), size, False)
     questions = [sample.queries.full_texts[row] for row in known.query[places]]
-    positives, negatives = ([sample.documents.full_texts[row] for row in rows] for rows in (known.document[places], unrelated))
+    positives, negatives = (
+        [sample.documents.full_texts[row] for row in rows] for rows in (known.document[places], unrelated)
+    )
     rows = np.arange(size)
     dataset = Dataset(
         Collection([f"q{i}" for i in rows], questions, name="query"),
@@ -66,12 +68,10 @@ def workload(quick: bool) -> Workload:
     exact, full = Encoder.load("all-MiniLM-L6-v2", device="cpu"), Encoder.load("all-MiniLM-L6-v2", device="cpu")
     in_float32 = replace(config, loop=replace(loop, precision="float32"))
     with_max_sim = replace(config, late_interaction=1.0)
-    extra = [
+    variants += [
         Variant("rivals, float32", lambda threads: step(exact, in_float32)),
         Variant("rivals, with MaxSim term (our default)", lambda threads: step(full, with_max_sim)),
     ]
-    if not missing:
-        variants += extra
 
     def checks(results: dict[str, Any]) -> dict[str, float]:
         told = {name: result if isinstance(result, float) else result.losses[0][1] for name, result in results.items()}

@@ -30,7 +30,6 @@ _HOME = {
     "mine_hard_negatives": "rivals.negatives",
     "RetrieverConfig": "rivals.training",
     "train_retriever": "rivals.training",
-    "evaluate": "rivals.evaluate",
     "ExperimentConfig": "rivals.workflow",
     "run_experiment": "rivals.workflow",
     "load_engine": "rivals.serve",
@@ -40,7 +39,6 @@ __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
     from rivals.data import Collection, Dataset, Judgements, Run, load_dataset, load_sample
-    from rivals.evaluate import evaluate
     from rivals.models import CrossEncoder, Encoder
     from rivals.negatives import PositiveAware, Softmax, Top, Uniform, mine_hard_negatives
     from rivals.retrieve import BM25, Dense, ReciprocalRankFusion, WeightedFusion

@@ -63,8 +63,14 @@ def test_relevant_documents_outside_the_list_lower_ndcg():
 
 
 def _ir_measures(names: list[str], run: dict, qrels: dict) -> dict[str, dict[str, float]]:
-    """What ir-measures says, by measure and query; RR@k from trec_eval's RR, as its own RR@k breaks ties otherwise."""
+    """What ir-measures says, by measure and query.
+
+    RR@k is made of trec_eval's RR, as ir-measures' own RR@k breaks ties otherwise. Negative grades go in as 0, what
+    trec_eval takes them for: with them pytrec_eval-terrier 0.5.11 now and then never returns.
+    """
     import ir_measures
+
+    qrels = {q: {d: max(grade, 0) for d, grade in grades.items()} for q, grades in qrels.items()}
 
     values: dict[str, dict[str, float]] = {name: {} for name in names}
     asked = [ir_measures.parse_measure(name) for name in names if not name.startswith("RR@")] + [ir_measures.RR]

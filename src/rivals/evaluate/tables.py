@@ -42,12 +42,12 @@ def comparison_table(evaluation: Evaluation, measure: str) -> Table:
     table = _table(
         f"{measure} against baselines",
         f"p: paired randomisation test, two-sided, {evaluation.permutations:,} permutations, at least "
-        f"{1 / (evaluation.permutations + 1):.4f}; corrected: Holm over this table; detectable: the smallest true "
-        "difference that this many queries show in 8 of 10 cases.",
+        f"{1 / (evaluation.permutations + 1):.4f}, Holm-corrected over this table; d_z: effect size; detectable: the "
+        "smallest true difference that this many queries show in 8 of 10 cases.",
     )
     table.add_column("system", no_wrap=True)
     table.add_column("against", no_wrap=True)
-    for heading in ("difference", "wins/losses", "p", "p corrected", "effect d_z", "detectable"):
+    for heading in ("difference", "p corrected", "d_z", "detectable"):
         table.add_column(heading, justify="right", no_wrap=True)
     for c in evaluation.comparisons:
         if c.measure == measure:
@@ -55,8 +55,6 @@ def comparison_table(evaluation: Evaluation, measure: str) -> Table:
                 c.system,
                 c.baseline,
                 f"{c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]",
-                f"{c.wins}/{c.losses}",
-                f"{c.p:.4f}",
                 f"{c.p_corrected:.4f}" + (" *" if c.significant(1 - evaluation.level) else "  "),
                 f"{c.effect_size:+.2f}",
                 f"{c.detectable:.3f}",

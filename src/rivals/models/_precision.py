@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from rivals.errors import RivalsError
+from rivals.models._int8 import Int8Bert, int8_pays, supports_int8
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 def choose_device(device: str) -> torch.device:
@@ -39,12 +40,23 @@ def bfloat16_pays(device: torch.device) -> bool:
     return bool(device.type == "cpu" and probe is not None and probe())
 
 
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of a name; "auto" is bfloat16 where it pays, else float32."""
+def choose_dtype(dtype: str, device: torch.device, module: nn.Module | None = None) -> torch.dtype:
+    """Return the dtype of a name; "auto" is bfloat16 where it pays, else int8 where it pays and can run `module`, else
+    float32.
+
+    Raises: RivalsError for a name not known, or int8 for a module or device it is not made for.
+    """
     if dtype == "auto":
-        return torch.bfloat16 if bfloat16_pays(device) else torch.float32
+        if bfloat16_pays(device):
+            return torch.bfloat16
+        possible = device.type == "cpu" and module is not None and supports_int8(module) and int8_pays()
+        return torch.int8 if possible else torch.float32
     if dtype not in _DTYPES:
-        raise RivalsError(f"dtype {dtype!r} is not known; use auto, float32 or bfloat16")
+        raise RivalsError(f"dtype {dtype!r} is not known; use auto, float32, bfloat16 or int8")
+    if dtype == "int8" and (device.type != "cpu" or module is None or not supports_int8(module) or not int8_pays()):
+        raise RivalsError(
+            "dtype 'int8' is for BERT encoders with gelu on a CPU with VNNI, with numba installed; use auto or float32"
+        )
     return _DTYPES[dtype]
 
 
@@ -89,7 +101,7 @@ def weights_digest(module: nn.Module, about: str) -> str:
 
 
 class Frozen:
-    """A copy of a module in another dtype, for inference, made anew when the weights have changed."""
+    """A copy of a module in another dtype (`Int8Bert` for int8), for inference, made anew when weights change."""
 
     def __init__(self) -> None:
         self._copy: nn.Module | None = None
@@ -102,7 +114,8 @@ class Frozen:
         key = (weights_version(module), dtype)
         if self._copy is None or self._key != key:
             self._copy = None
-            self._copy = copy.deepcopy(module).to(dtype).eval().requires_grad_(False)
+            self._copy = Int8Bert(module) if dtype == torch.int8 else copy.deepcopy(module).to(dtype)
+            self._copy.eval().requires_grad_(False)
             self._key = key
         return self._copy
 

@@ -16,6 +16,7 @@ from rivals.errors import ModelError, RivalsError
 from rivals.files import atomic_folder
 from rivals.models import _transformer
 from rivals.models import folder as _folder
+from rivals.models._int8 import BATCH_TOKENS, in_threads
 from rivals.models._precision import Frozen, choose_device, choose_dtype, config_text, weights_digest, weights_version
 from rivals.models.batching import FastTokenizer, Tokens, check_texts, default_budget, token_batches
 from rivals.models.cache import text_keys
@@ -51,7 +52,7 @@ class Encoder(nn.Module):
     Formula: $e(x) = \\mathrm{head}(\\mathrm{pool}(\\mathrm{transformer}(x)))$ with the head the folder names.
     Shapes: forward [B, T] to [B, D]; encode N texts to float32 [N, D].
     When to use: retrieval, and every loss over vectors. `forward` is for training (float32 weights, autograd);
-    `encode` is for inference (length-sorted token batches, bfloat16 where the machine has units for it).
+    `encode` is for inference (length-sorted token batches, in bfloat16 or int8 where the machine has units for it).
     Equals: `sentence_transformers.SentenceTransformer` on the same folder (cosine >= 0.9999 in float32).
     Source: Reimers and Gurevych 2019 (bi-encoder, pooling modes).
     Raises: ModelError for a folder that cannot be used.
@@ -85,8 +86,8 @@ class Encoder(nn.Module):
     def load(
         cls, name: str | os.PathLike[str], *, device: str = "auto", dtype: str = "auto", max_length: int | None = None
     ) -> Encoder:
-        """Load a model by folder or name; `dtype` is that of inference ("auto", "float32", "bfloat16"), training is
-        float32.
+        """Load a model by folder or name; `dtype` is that of inference ("auto", "float32", "bfloat16", "int8"),
+        training is float32.
 
         Raises: ModelError when the folder is missing, damaged, or not an encoder, or max_length exceeds the model's
         positions.
@@ -218,7 +219,7 @@ class Encoder(nn.Module):
         """
         check_texts(texts)
         prompt = self.prompt_for(role) if prompt is None else prompt
-        kind = choose_dtype(dtype or self.dtype, self.device)
+        kind = choose_dtype(dtype or self.dtype, self.device, self.backbone)
         label = progress if isinstance(progress, str) else "Encoding"
         show = bool(progress)
         out = np.empty((len(texts), self.dimension), dtype=np.float32)
@@ -281,7 +282,8 @@ class Encoder(nn.Module):
     ) -> None:
         """Call `use(rows, token vectors, mask)` on length-sorted batches, in eval mode and without autograd."""
         device, lengths = self.device, tokens.lengths
-        budget = max_tokens if max_tokens is not None else default_budget(device)
+        standard = BATCH_TOKENS if dtype == torch.int8 else default_budget(device)
+        budget = max_tokens if max_tokens is not None else standard
         multiple = 1 if device.type == "cpu" else 8
         total = max(int(lengths.sum()), 1)
         training = self.training
@@ -289,9 +291,14 @@ class Encoder(nn.Module):
         try:
             with torch.inference_mode(), show_progress(label, total, show=show) as advance:
                 backbone = self._frozen.get(self.backbone, dtype)
-                for rows in token_batches(lengths, budget, multiple=multiple):
+
+                def compute(rows: np.ndarray) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
                     ids, mask = tokens.pad(rows, pad_id=self.fast_tokenizer.pad_id, multiple=multiple, device=device)
-                    use(rows, backbone(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
+                    return rows, backbone(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+
+                batches = token_batches(lengths, budget, multiple=multiple)
+                for rows, hidden, mask in (in_threads if dtype == torch.int8 else map)(compute, batches):
+                    use(rows, hidden, mask)
                     advance(int(lengths[rows].sum()))
         finally:
             self.train(training)
@@ -347,7 +354,7 @@ class Encoder(nn.Module):
         pooled: np.ndarray | None = None,
     ) -> TokenVectors:
         """Compute unit token vectors; with `pooled` [N, D], fill it with the texts' vectors on the way."""
-        kind = choose_dtype(dtype or self.dtype, self.device)
+        kind = choose_dtype(dtype or self.dtype, self.device, self.backbone)
         keep = np.ones(len(tokens.ids), dtype=bool)
         if drop_special or drop_punctuation:
             distinct, where = np.unique(tokens.ids, return_inverse=True)

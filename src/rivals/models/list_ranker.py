@@ -106,6 +106,8 @@ class ContextRanker(nn.Module):
             raise RivalsError(
                 f"{heads} heads do not divide the width {widths[-1]}; choose a width that is a multiple of the heads"
             )
+        if norm == "annotated" and ((n_layers and widths[-1] < 2) or (input_norm and n_features < 2)):
+            raise RivalsError("the annotated norm needs a width of at least 2 (one value has no deviation)")
         self.positional = positional
         self.input_norm = _norm(norm, n_features) if input_norm else nn.Identity()
         layers: list[nn.Module] = []
@@ -135,7 +137,7 @@ class ContextRanker(nn.Module):
         if self.positional == "fixed":
             if indices is None:
                 raise RivalsError("a ranker with a positional encoding needs `indices`, the first-stage ranks")
-            hidden = math.sqrt(hidden.shape[-1]) * hidden + _sines(indices, hidden.shape[-1])
+            hidden = math.sqrt(hidden.shape[-1]) * hidden + _sines(indices, hidden.shape[-1]).to(hidden.dtype)
         for block in self.blocks:
             hidden = block(hidden, mask)
         outputs = self.activation(self.output(self.norm(hidden))).masked_fill(~mask[..., None], 0.0)

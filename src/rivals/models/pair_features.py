@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +39,17 @@ class PairFeatures:
     projection: NDArray[np.float32]
 
     @classmethod
-    def build(cls, encoder: Encoder, documents: Collection, *, folder: Path | None = None) -> PairFeatures:
-        """Encode the documents' tokens (resumable, see `blocks`) and count them."""
+    def build(
+        cls, encoder: Encoder, documents: Collection, *, folder: Path | None = None, description: str = "Encoding answers"
+    ) -> tuple[PairFeatures, NDArray[np.float32]]:
+        """Encode the documents (resumable, see `blocks`) and count their tokens; also returns their pooled unit vectors [N, D]."""
         texts = documents.full_texts
         projection = fit_projection(encoder, texts, min(_DIMENSION, encoder.hidden))
-        _, store = encode_store(
-            encoder, texts, projection, role="document", folder=folder, description="Encoding answers, token by token"
+        pooled, store = encode_store(
+            encoder, texts, projection, role="document", folder=folder, description=description
         )
-        return cls(encoder, store, documents.fingerprint, token_weights(store, len(encoder.tokenizer)), projection)
+        weights = token_weights(store, len(encoder.tokenizer))
+        return cls(encoder, store, documents.fingerprint, weights, projection), pooled
 
     def __call__(self, run: Run) -> NDArray[np.float32]:
         """Return the features of every candidate, float32[n, 8].
@@ -106,7 +110,7 @@ class PairFeatures:
         try:
             with np.load(folder / "projection.npz", allow_pickle=False) as arrays:
                 projection, weights = arrays["projection"], arrays["weights"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise ModelError(
                 f"{folder / 'projection.npz'} cannot be read ({error}); train the second stage again"
             ) from None

@@ -17,7 +17,7 @@ from rivals.data.collection import Collection
 from rivals.data.pipeline import Transform
 from rivals.data.run import Run
 from rivals.errors import ModelError
-from rivals.files import atomic_folder
+from rivals.files import atomic_folder, checksum
 from rivals.models.cross_encoder import CrossEncoder
 from rivals.models.encoder import Encoder
 from rivals.models.list_ranker import ContextRanker
@@ -46,7 +46,9 @@ class SecondStage(Transform):
         score[inside] = self.score_head(head)
         if not inside.all():
             lowest = lists.segment_reduce(np.minimum, score[inside], head.offsets, empty=0.0)
-            score[~inside] = lowest[run.query[~inside]] - 1e-3 * (1 + run.rank[~inside] - self.depth)
+            step = np.maximum(1e-3, 1e-6 * np.abs(lowest))  # large enough to tell float32 scores of that size apart
+            below = run.query[~inside]
+            score[~inside] = lowest[below] - step[below] * (1 + run.rank[~inside] - self.depth)
         return run.rescored(score, scorer=NAME)
 
     def __repr__(self) -> str:
@@ -60,6 +62,11 @@ class SecondStage(Transform):
         """Write the second stage, whole or not at all."""
         with atomic_folder(folder) as inside:
             about = {"version": VERSION, "kind": self.kind, "depth": self.depth, **self.write(inside)}
+            about["checksums"] = {
+                path.relative_to(inside).as_posix(): checksum(path)
+                for path in sorted(inside.rglob("*"))
+                if path.is_file()
+            }
             (inside / SPEC).write_text(json.dumps(about, indent=2), encoding="utf-8")
 
 
@@ -136,15 +143,18 @@ class CrossEncoderReranker(SecondStage):
     max_length: int = 192
     kind = "cross-encoder"
 
-    def score_head(self, head: Run) -> NDArray[np.float32]:
+    def logits(self, head: Run) -> NDArray[np.float32]:
+        """Return the cross-encoder's scores of a run's candidates."""
         queries, documents = head.queries.full_texts, head.documents.full_texts
-        logits = self.model.score(
+        return self.model.score(
             [queries[i] for i in head.query],
             [documents[i] for i in head.document],
             max_length=self.max_length,
             progress=False,
         )
-        return mixed(head.score, logits, head.offsets, self.weight)
+
+    def score_head(self, head: Run) -> NDArray[np.float32]:
+        return mixed(head.score, self.logits(head), head.offsets, self.weight)
 
     def write(self, folder: Path) -> dict[str, Any]:
         self.model.save(folder / "model")
@@ -199,21 +209,40 @@ def load_reranker(folder: str | Path, encoder: Encoder, documents: Collection | 
     folder = Path(folder)
     try:
         about = json.loads((folder / SPEC).read_text(encoding="utf-8"))
-        version, kind, depth = about["version"], about["kind"], int(about["depth"])
+        version = about["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / SPEC} cannot be read ({error}); train the second stage again") from None
     if version != VERSION:
         raise ModelError(
             f"{folder} is of version {version}, this program reads {VERSION}; use the program that wrote it"
         )
+    try:
+        _check_files(folder, about["checksums"], about.get("features", {}).get("checksums", {}))
+        stage = _read_stage(folder, about, encoder)
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder} is damaged ({error!r}); train the second stage again") from None
+    features = getattr(stage, "features", None)
+    if documents is not None and features is not None and features.fingerprint != documents.fingerprint:
+        raise ModelError(f"the second stage in {folder} was built for other documents; load it with its own run's")
+    return stage
+
+
+def _check_files(folder: Path, checksums: dict[str, str], checked_elsewhere: dict[str, str]) -> None:
+    for name, expected in checksums.items():
+        if name not in checked_elsewhere and checksum(folder / name) != expected:
+            raise ModelError(f"{folder / name} is damaged (its checksum differs); train the second stage again")
+
+
+def _read_stage(folder: Path, about: dict[str, Any], encoder: Encoder) -> SecondStage:
+    kind, depth = about["kind"], int(about["depth"])
+    if kind not in ("cross-encoder", "late-interaction", "list-wise"):
+        raise ModelError(f"{folder} holds a second stage of the unknown kind '{kind}'")
     if kind == "cross-encoder":
         model = CrossEncoder.load(folder / "model", device=str(encoder.device))
         return CrossEncoderReranker(model, about["weight"], depth, about["max_length"])
     features = PairFeatures.read(folder, about["features"], encoder)
     if kind == "late-interaction":
         return LateInteractionReranker(features, about["weight"], depth)
-    if kind != "list-wise":
-        raise ModelError(f"{folder} holds a second stage of the unknown kind '{kind}'")
     from safetensors.torch import load_file
 
     ranker = ContextRanker(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["shape"].items()})

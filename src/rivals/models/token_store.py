@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def encode_store(
 ) -> tuple[NDArray[np.float32], TokenStore]:
     """Return the pooled unit vectors [N, D] and the token store of texts, from one forward pass, in resumable blocks (see `blocks`)."""
     parts = []
-    salt = f"tokens{projection.shape[1]}"
+    salt = f"tokens{hashlib.blake2b(projection.tobytes(), digest_size=16).hexdigest()}"
     with progress(description, len(texts)) as advance:
         for chunk in blocks_of(texts):
             parts.append(

@@ -37,7 +37,7 @@ def save_checkpoint(
         save_file(_optimizer_tensors(optimizer), out / OPTIMIZER)
         sums = {name: checksum(out / name) for name in (WEIGHTS, OPTIMIZER)}
         (out / STATE).write_text(json.dumps({"step": step, "checksums": sums, **state}), encoding="utf-8")
-    for old in _checkpoints(folder):
+    for old in [*_checkpoints(folder), *folder.glob(".step-*")]:  # the second: what a kill left half written
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
     return target
@@ -65,6 +65,12 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         _restore_optimizer(optimizer, load_file(path / OPTIMIZER))
         return state
     return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints of a folder, and what a kill left of one that was being written."""
+    for path in [*_checkpoints(folder), *folder.glob(".step-*")]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def join_world() -> World:
     if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return World(dist.get_rank(), dist.get_world_size())
 
 
@@ -75,7 +75,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        gradient = gradients[0].contiguous()
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)  # others may hold the tensor autograd gave
         dist.all_reduce(gradient)
         start = sum(ctx.sizes[: ctx.rank])
         return gradient[start : start + ctx.sizes[ctx.rank]], None, None
@@ -100,13 +100,17 @@ def gather(rows: Tensor, world: World) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter], world: World) -> None:
-    """Add the gradients of all processes, in place, in one message; a parameter without gradient counts as zero."""
+    """Add the gradients of all processes, in place, in one message; a parameter that has none anywhere keeps none."""
     if world.size == 1:
         return
     wanted = [p for p in parameters if p.requires_grad]
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).float() for p in wanted])
+    if not wanted:
+        return
+    parts = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).float() for p in wanted]
+    there = torch.tensor([p.grad is not None for p in wanted], dtype=parts[0].dtype, device=parts[0].device)
+    flat = torch.cat([*parts, there])
     dist.all_reduce(flat)
     start = 0
-    for p in wanted:
-        p.grad = flat[start : start + p.numel()].view_as(p).to(p.dtype)
+    for p, count in zip(wanted, flat[-len(wanted) :].tolist(), strict=True):
+        p.grad = flat[start : start + p.numel()].view_as(p).to(p.dtype) if count else None
         start += p.numel()

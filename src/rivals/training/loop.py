@@ -18,18 +18,26 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from rivals.errors import RivalsError
-from rivals.files import atomic_file
+from rivals.errors import RivalsError, RunFolderError
+from rivals.files import atomic_file, sync_file, sync_folder
 from rivals.progress import progress
-from rivals.training.checkpoint import load_checkpoint, restore_weights, save_checkpoint, trainable_state
+from rivals.training.checkpoint import (
+    load_checkpoint,
+    remove_checkpoints,
+    restore_weights,
+    save_checkpoint,
+    trainable_state,
+)
 from rivals.training.distributed import World, sum_gradients
 
-
-LOG = "log.jsonl"
+LOG, BEST = "log.jsonl", "best.safetensors"
 
 
 class Objective(Protocol):
-    """What is trained and how: batches, their loss, and a score on held-out data."""
+    """What is trained and how: batches, their loss, and a score on held-out data.
+
+    It may have `options`, JSON values by name: a run resumes only under the same ones.
+    """
 
     model: nn.Module
 
@@ -90,6 +98,7 @@ class LoopConfig:
             "patience": self.patience >= 0,
             "checkpoint_seconds": self.checkpoint_seconds >= 0,
             "precision": self.precision in ("auto", "bfloat16", "float32"),
+            "seed": self.seed >= 0,
         }
         for name, fine in checks.items():
             if not fine:
@@ -122,10 +131,11 @@ def fit(
 
     Args:
         folder: where checkpoints, `log.jsonl` and the best weights go; None keeps everything in memory.
-        resume: go on from the newest checkpoint in `folder`, if there is one.
+        resume: go on from the newest checkpoint in `folder`, if there is one; without it, what an earlier run left there is removed.
 
     Raises:
-        RivalsError: a loss that is not finite (the last checkpoint stays as it was), or no batch to train on.
+        RivalsError: a loss or gradient that is not finite (the last checkpoint stays as it was), no batch to train on, or a
+            checkpoint made with other options.
     """
     model = objective.model
     per_epoch = math.ceil(len(objective.batches(0)) / config.accumulate)
@@ -134,8 +144,9 @@ def fit(
         raise RivalsError("there is nothing to train on: no query has a positive document")
     optimizer = make_optimizer(model, config)
     evaluate_at = {math.ceil(total * (i + 1) / config.evaluations) for i in range(config.evaluations)}
-    keeper = _Keeper(model, optimizer, folder, config, world)
-    result = keeper.restore() if resume else TrainingResult()
+    options = {**asdict(config), "steps_per_epoch": per_epoch, **getattr(objective, "options", {})}
+    keeper = _Keeper(model, optimizer, folder, options, world)
+    result = keeper.restore() if resume else keeper.start()
     started = last_saved = time.monotonic()
     spent_before = result.seconds
     model.train()
@@ -150,7 +161,7 @@ def fit(
             note = f"loss {loss:.3f}"
             keeper.log({"step": step + 1, "loss": loss, "learning_rate": _rate(config, step, total)})
             if step + 1 in evaluate_at:
-                _evaluate(objective, result, config, keeper)
+                _evaluate(objective, result, config, keeper, world)
                 note += f", dev {result.scores[-1][1]:.4f}"
             result.seconds = spent_before + time.monotonic() - started
             if folder is not None and (
@@ -209,12 +220,13 @@ def _step(
     parameters = [p for p in objective.model.parameters() if p.requires_grad]
     sum_gradients(parameters, world)
     total_loss = _sum_over(total_loss, world)
-    if not math.isfinite(total_loss):
-        raise RivalsError(
-            f"the loss became {total_loss} at step {step + 1}; lower the learning rate or look at the data. "
-            "The last checkpoint is intact"
-        )
-    torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
+    for name, value in (("loss", total_loss), ("norm of the gradients", norm)):
+        if not math.isfinite(value):
+            raise RivalsError(
+                f"the {name} became {value} at step {step + 1}; lower the learning rate or look at the data. "
+                "The last checkpoint is intact"
+            )
     optimizer.step()
     return total_loss
 
@@ -229,9 +241,9 @@ def _sum_over(value: float, world: World) -> float:
     return float(box)
 
 
-def _evaluate(objective: Objective, result: TrainingResult, config: LoopConfig, keeper: _Keeper) -> None:
+def _evaluate(objective: Objective, result: TrainingResult, config: LoopConfig, keeper: _Keeper, world: World) -> None:
     objective.model.eval()
-    score = objective.evaluate()
+    score = world.broadcast(objective.evaluate())  # one score for all, so that all stop together
     objective.model.train()
     result.scores.append((result.steps, score))
     keeper.log({"step": result.steps, "dev": score})
@@ -261,9 +273,15 @@ class _Keeper:
     """Where a run's state lives: in a folder, or in memory when there is none."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path | None, config: LoopConfig, world: World
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        folder: Path | None,
+        options: dict[str, Any],
+        world: World,
     ) -> None:
-        self.model, self.optimizer, self.folder, self.config, self.world = model, optimizer, folder, config, world
+        self.model, self.optimizer, self.folder, self.world = model, optimizer, folder, world
+        self._options = json.loads(json.dumps(options))  # as they come back from a file
         self._best: dict[str, Tensor] | None = None
         self._lines: list[str] = []
         if folder is not None:
@@ -277,9 +295,11 @@ class _Keeper:
         if self.folder is not None and self.world.is_main:
             from safetensors.torch import save_file
 
-            temporary = self.folder / "best.safetensors.tmp"
+            temporary = self.folder / f"{BEST}.tmp"
             save_file(self._best, temporary)
-            os.replace(temporary, self.folder / "best.safetensors")
+            sync_file(temporary)
+            os.replace(temporary, self.folder / BEST)
+            sync_folder(self.folder)
 
     def save(self, result: TrainingResult) -> None:
         """Write the log up to here, then the checkpoint: a log may run ahead of its checkpoint, never behind."""
@@ -292,24 +312,37 @@ class _Keeper:
         self._lines.clear()
         counters = {k: v for k, v in asdict(result).items() if k not in ("losses", "scores")}
         save_checkpoint(
-            self.folder, result.steps, self.model, self.optimizer, {"config": asdict(self.config), "result": counters}
+            self.folder, result.steps, self.model, self.optimizer, {"options": self._options, "result": counters}
         )
 
+    def start(self) -> TrainingResult:
+        """Begin anew: what an earlier run left in the folder goes, so that it is never taken for this one's."""
+        if self.folder is not None and self.world.is_main:
+            remove_checkpoints(self.folder)
+            for name in (LOG, BEST):
+                (self.folder / name).unlink(missing_ok=True)
+        return TrainingResult()
+
     def restore(self) -> TrainingResult:
+        """Go on from the newest checkpoint, or begin anew where there is none."""
         if self.folder is None:
             raise RivalsError("resuming needs the folder the checkpoints are in")
         state = load_checkpoint(self.folder, self.model, self.optimizer)
         if state is None:
-            (self.folder / LOG).unlink(missing_ok=True)
-            return TrainingResult()
-        if {**state["config"], "checkpoint_seconds": 0} != {**asdict(self.config), "checkpoint_seconds": 0}:
-            raise RivalsError(
-                f"the checkpoint in {self.folder} was made with other training options; resume with the same ones"
+            return self.start()
+        made_with = state.get("options", {})
+        names = sorted(made_with.keys() | self._options.keys())
+        other = [name for name in names if made_with.get(name) != self._options.get(name)]
+        if set(other) - {"checkpoint_seconds"}:
+            raise RunFolderError(
+                f"the checkpoint in {self.folder} was made with other training options ({', '.join(other)}); "
+                "resume with the same ones"
             )
         result = TrainingResult(**state["result"])
         lines = [line for line in read_log(self.folder) if line["step"] <= result.steps]
-        with atomic_file(self.folder / LOG) as log:
-            log.writelines(json.dumps(line) + "\n" for line in lines)
+        if self.world.is_main:
+            with atomic_file(self.folder / LOG) as log:
+                log.writelines(json.dumps(line) + "\n" for line in lines)
         result.losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
         result.scores = [(line["step"], line["dev"]) for line in lines if "dev" in line]
         return result
@@ -319,8 +352,14 @@ class _Keeper:
         if not result.scores:
             return
         if self._best is None and self.folder is not None:
+            from safetensors import SafetensorError
             from safetensors.torch import load_file
 
-            self._best = load_file(self.folder / "best.safetensors")
+            try:
+                self._best = load_file(self.folder / BEST)
+            except (OSError, SafetensorError) as error:
+                raise RunFolderError(
+                    f"{self.folder / BEST}, the best weights, cannot be read ({error}); train again"
+                ) from None
         if self._best is not None:
             restore_weights(self.model, self._best)

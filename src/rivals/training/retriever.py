@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from rivals.models.batching import Tokens, token_batches
 from rivals.models.encoder import Encoder
 from rivals.models.late_interaction import max_sim
 from rivals.training.distributed import World, gather
+from rivals.training.grouping import grouped_order, rival_queries
 from rivals.training.loop import LoopConfig, TrainingResult, fit
 
 if TYPE_CHECKING:
@@ -37,9 +39,12 @@ class RetrieverConfig:
     Args:
         batch_size: queries per batch over all processes; every other query's documents are its negatives.
         negatives: mined negatives per query (0 = in-batch only).
+        group_size: queries that are each other's rivals and go into the same batch (1 = random batches); needs mined candidates.
         temperature: of the softmax over cosines.
         late_interaction: weight of the same loss over MaxSim of token vectors (0 = off). The token vectors come from the same
             forward pass, so it costs little, and it makes them fit for re-ranking.
+        dropout: probability of every dropout layer while training; None = the model's own. Off by default: one pass over mined
+            negatives does not overfit, and on a CPU dropout costs as much time as the whole forward pass.
         max_query_tokens, max_document_tokens: texts are cut there while training (encoding afterwards uses the model's length).
         chunk_tokens: padded tokens per forward pass; a batch is split by length so that little is padding.
         loop: see `LoopConfig`.
@@ -47,8 +52,10 @@ class RetrieverConfig:
 
     batch_size: int = 32
     negatives: int = 1
+    group_size: int = 4
     temperature: float = 0.05
     late_interaction: float = 1.0
+    dropout: float | None = 0.0
     max_query_tokens: int = 64
     max_document_tokens: int = 128
     chunk_tokens: int = 4096
@@ -57,7 +64,7 @@ class RetrieverConfig:
     def __post_init__(self) -> None:
         for name, least in (
             ("batch_size", 2),
-            ("negatives", 0),
+            ("negatives", 0), ("group_size", 1),
             ("max_query_tokens", 4),
             ("max_document_tokens", 4),
             ("chunk_tokens", 64),
@@ -66,6 +73,8 @@ class RetrieverConfig:
                 raise RivalsError(f"training option {name}={getattr(self, name)} is below {least}")
         if self.temperature <= 0 or self.late_interaction < 0:
             raise RivalsError("temperature must be above 0 and late_interaction at least 0")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise RivalsError(f"dropout {self.dropout} must be in [0, 1), or None for the model's own")
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,14 @@ class RetrieverObjective:
         self.model, self.dataset, self.config, self.world = model, dataset, config, world
         self.dev, self.dev_pool = dev, dev_pool
         self._draw, self._mined = draw, mined
+        self.options = {name: value for name, value in asdict(config).items() if name not in ("loop", "chunk_tokens")}
+        if mined is not None and len(mined.queries) != len(dataset.queries):
+            raise RivalsError(
+                f"the mined run is over {len(mined.queries)} queries, the training data over {len(dataset.queries)}; "
+                "mine with the same queries"
+            )
+        grouped = mined is not None and config.group_size > 1
+        self._rivals = rival_queries(mined, dataset.judgements.positives) if mined is not None and grouped else None
         known = dataset.judgements.positives
         self._known = known
         self._trainable = np.flatnonzero(np.diff(known.offsets) > 0)
@@ -125,6 +142,8 @@ class RetrieverObjective:
     def _batches(self, epoch: int) -> list[PairBatch]:
         rng = np.random.default_rng([self.config.loop.seed, 17, epoch])
         order = rng.permutation(self._trainable)
+        if self._rivals is not None:
+            order = grouped_order(order, *self._rivals, self.config.group_size, rng)
         offsets = self._known.offsets
         picked = offsets[order] + (rng.random(len(order)) * np.diff(offsets)[order]).astype(np.int64)
         positive = self._known.document[picked]
@@ -177,7 +196,7 @@ class RetrieverObjective:
         pairs = (np.repeat(batch.query, len(columns)), np.tile(columns, len(batch.query)))
         text = self._same_text
         hidden = lists.find_pairs(self._known.offsets, text[self._known.document], pairs[0], text[pairs[1]]) >= 0
-        if self._mined is not None:
+        if self._mined is not None and len(self._mined):
             place = lists.find_pairs(self._mined.offsets, self._mined.document, *pairs)
             hidden |= (place >= 0) & ~self._mined.keep[place]
         mask = ~hidden.reshape(len(batch.query), len(columns))
@@ -188,6 +207,10 @@ class RetrieverObjective:
         """Return pooled vectors [B, D], unit token vectors [B, T, H] and their mask [B, T], encoded in chunks of equal length."""
         lengths = tokens.lengths[rows]
         width = longest if self.world.size > 1 else int(lengths.max())
+        if not len(rows):  # a process without a query in this batch still takes part in the gathering, with gradients
+            nothing = 0.0 * next(self.model.parameters()).sum()
+            empty = nothing.expand(0, self.model.dimension), nothing.expand(0, width, self.model.hidden)
+            return *empty, torch.zeros((0, width), dtype=torch.bool, device=self.model.device)
         pooled, token_vectors, masks, order = [], [], [], []
         for chunk in token_batches(lengths, self.config.chunk_tokens):
             ids, attention = tokens.pad(rows[chunk], pad_id=self.model.fast_tokenizer.pad_id, device=self.model.device)
@@ -213,22 +236,25 @@ class RetrieverObjective:
         documents = self.model.encode([texts[i] for i in pool], role="document", progress=False, normalize=True)
         queries = self.model.encode(self.dev.queries.full_texts, role="query", progress=False, normalize=True)
         known = self.dev.judgements.positives
-        relevance = np.zeros((len(queries), len(self.dev.documents)), np.float32)
-        relevance[known.query, known.document] = known.relevance
-        judged = np.diff(known.offsets) > 0
-        values = ndcg(
-            torch.from_numpy(queries @ documents.T)[judged], torch.from_numpy(relevance[:, pool])[judged], k=10
-        )
+        place = np.full(len(self.dev.documents), -1)
+        place[pool] = np.arange(len(pool))
+        inside = place[known.document] >= 0
+        relevance = np.zeros((len(queries), len(pool)), np.float32)
+        relevance[known.query[inside], place[known.document[inside]]] = known.relevance[inside]
+        judged = (relevance > 0).any(1)
+        if not judged.any():
+            raise RivalsError("no dev query has a relevant document in the dev pool; check the splits or set no evaluations")
+        values = ndcg(torch.from_numpy(queries @ documents.T)[judged], torch.from_numpy(relevance)[judged], k=10)
         return float(values.mean())
 
 
 def _truncated(model: Encoder, texts: list[str], role: str, longest: int) -> Tokens:
     """Tokenise once, cut at `longest` tokens (special tokens included)."""
-    tokens = model.fast_tokenizer(
-        texts,
-        max_length=min(longest, model.max_length),
-        prompt=model.prompt_for("query" if role == "query" else "document"),
-    )
+    prompt = model.prompt_for("query" if role == "query" else "document")
+    longest = min(longest, model.max_length)
+    tokens = model.fast_tokenizer(texts, max_length=longest, prompt=prompt)
+    if prompt and not model.layout.pooling.include_prompt:
+        tokens = replace(tokens, prompt_length=model.fast_tokenizer.prompt_length(prompt, longest))
     return tokens
 
 
@@ -255,4 +281,19 @@ def train_retriever(
     objective = RetrieverObjective(
         encoder, dataset, config, draw=draw, mined=mined, dev=dev, dev_pool=dev_pool, world=world
     )
-    return fit(objective, config.loop, folder=folder, resume=resume, world=world, description="Training the retriever")
+    with _dropout(encoder, config.dropout):
+        return fit(objective, config.loop, folder=folder, resume=resume, world=world, description="Training the retriever")
+
+
+@contextmanager
+def _dropout(model: torch.nn.Module, probability: float | None) -> Iterator[None]:
+    """Give every dropout layer another probability while the block runs."""
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)] if probability is not None else []
+    before = [layer.p for layer in layers]
+    try:
+        for layer in layers:
+            layer.p = probability or 0.0
+        yield
+    finally:
+        for layer, p in zip(layers, before, strict=True):
+            layer.p = p

@@ -49,7 +49,7 @@ def fit_second_stage(
     train: Dataset,
     dev: Dataset,
     folder: Path,
-    vectors: Path | None = None,
+    features: PairFeatures | None = None,
     depth: int = 50,
     candidates: int = 100,
     epochs: int = 0,
@@ -61,7 +61,7 @@ def fit_second_stage(
         kind: "late-interaction" (a mixing weight, nothing to train), "list-wise" (a ranker over pair features), "cross-encoder",
             "auto" (the first two, and the cross-encoder where a GPU makes it affordable), or "none".
         first: the first stage over the same documents. depth: how many of its candidates are re-scored.
-        vectors: where encoded blocks are kept for resuming. epochs: passes of training; 0 = what suits each kind.
+        features: token features of the documents, if they are there already. epochs: passes of training; 0 = what suits each kind.
 
     Raises:
         RivalsError: an unknown kind; dev without judged queries.
@@ -73,7 +73,8 @@ def fit_second_stage(
     fitted: dict[str, SecondStage] = {}
     train_run = first(train, candidates).top(depth)
     if {"late-interaction", "list-wise"} & wanted:
-        features = PairFeatures.build(encoder, train.documents, folder=vectors)
+        if features is None:
+            features, _ = PairFeatures.build(encoder, train.documents)
         if "late-interaction" in wanted:
             fitted["late interaction"] = _fit_mixture(features, dev_run, dev, depth)
         if "list-wise" in wanted:
@@ -105,7 +106,7 @@ def dev_score(run: Run, dataset: Dataset) -> float:
     if not len(judged):
         raise RivalsError("no dev query has a relevant document, so nothing can be chosen by it; check the splits")
     known = dataset.judgements.positives
-    lists = run.lists(dataset.judgements)
+    lists = run.lists(known)
     ideal = np.zeros((len(judged), int(np.diff(known.offsets).max())), np.float32)
     for place, row in enumerate(judged):
         relevance = known.relevance[known.offsets[row] : known.offsets[row + 1]]
@@ -142,7 +143,7 @@ def _fit_listwise(
     columns = np.column_stack([train_run.score, features(train_run)])
     mean, deviation = columns.mean(0), np.maximum(columns.std(0), 1e-6)
     inputs, mask = list_inputs(columns, train_run.offsets, mean, deviation)
-    lists = train_run.lists(train.judgements)
+    lists = train_run.lists(train.judgements.positives)  # a grade below 0 is judged, not relevant
     useful = np.flatnonzero((lists.relevance > 0).any(1))
     if not len(useful):
         raise RivalsError("the first stage finds no relevant document for any training query; a second stage cannot learn from that")

@@ -47,7 +47,7 @@ class MiningConfig:
 
     candidates: int = 100
     relative: float = 0.05
-    sampler: Literal["top", "uniform", "softmax"] = "uniform"
+    sampler: Literal["top", "uniform", "softmax"] = "top"
     window: int = 10
 
 
@@ -60,6 +60,7 @@ class RetrieverTraining:
     batch_size: int = 32
     learning_rate: float = 1e-4
     negatives: int = 1
+    group_size: int = 4
     temperature: float = 0.05
     late_interaction: float = 1.0
     max_query_tokens: int = 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -20,11 +21,12 @@ from rivals.errors import RivalsError
 from rivals.evaluate import Evaluation, evaluate
 from rivals.models import Encoder
 from rivals.models.blocks import encode_in_blocks
+from rivals.models.pair_features import PairFeatures
 from rivals.models.rerank import load_reranker
 from rivals.negatives import Mined, PositiveAware, Sampler, Softmax, Top, Uniform, mine_hard_negatives
 from rivals.retrieve import BM25, Dense, Index, WeightedFusion
 from rivals.training.distributed import World, join_world
-from rivals.training.loop import LoopConfig, TrainingResult
+from rivals.training.loop import LOG, LoopConfig, TrainingResult
 from rivals.training.retriever import RetrieverConfig, train_retriever
 from rivals.training.second_stage import SecondStageResult, fit_second_stage
 from rivals.workflow.config import ExperimentConfig
@@ -181,6 +183,7 @@ class Experiment:
         config = RetrieverConfig(
             batch_size=options.batch_size,
             negatives=options.negatives,
+            group_size=options.group_size,
             temperature=options.temperature,
             late_interaction=options.late_interaction,
             max_query_tokens=options.max_query_tokens,
@@ -203,6 +206,7 @@ class Experiment:
         )
         if self.world.is_main:
             self.trained.save(self.folder.retriever)
+            shutil.copyfile(self.folder.checkpoints / LOG, self.folder.path / LOG)
             self.folder.write_json("training.json", result.__dict__)
         best = f"; best on dev at step {result.best_step}: nDCG@10 {result.best_score:.4f}" if result.scores else ""
         self.say(f"Trained the retriever: {result.steps} steps in {result.seconds:.0f} s{best}")
@@ -214,7 +218,15 @@ class Experiment:
         return np.unique(np.concatenate([*found, self.dev.judgements.document]))
 
     def _index(self) -> None:
-        self.dense = self._dense(self.trained, "dense", "trained")
+        shutil.rmtree(self.folder.checkpoints, ignore_errors=True)  # the retriever is saved and the stage complete
+        self.features: PairFeatures | None = None
+        if self.config.second_stage.kind in ("auto", "late-interaction", "list-wise"):
+            self.features, vectors = PairFeatures.build(
+                self.trained, self.documents, folder=self.folder.vectors, description="Encoding answers, trained"
+            )
+            self.dense = Dense(self.trained, self.documents, vectors=vectors, name="dense")
+        else:
+            self.dense = self._dense(self.trained, "dense", "trained")
         if not self.folder.done("indexing"):
             index = Index(
                 self.documents,
@@ -236,7 +248,7 @@ class Experiment:
                 train=self.train,
                 dev=self.dev,
                 folder=self.folder.second_stage,
-                vectors=self.folder.vectors,
+                features=self.features,
                 depth=self.config.second_stage.depth,
                 candidates=self.config.candidates,
                 epochs=self.config.second_stage.epochs,
