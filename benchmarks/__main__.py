@@ -78,9 +78,12 @@ def run(names: Sequence[str], *, quick: bool, threads: int | None, with_memory: 
 
 
 def _quiet() -> None:
-    """Keep progress bars, network and telemetry of the peers out of it; child processes inherit this."""
+    """Keep progress bars and the network out of this process; child processes inherit the environment."""
     import logging
 
+    from rivals.progress import set_quiet
+
+    set_quiet(True)
     for name in ("TQDM_DISABLE", "HF_HUB_OFFLINE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
         os.environ[name] = "1"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -1,7 +1,8 @@
 """Mining hard negatives with the vectors given, against sentence-transformers' `mine_hard_negatives`.
 
 Both sides get finished vectors, search them, leave the positive and everything within 5 % of its score out, and give
-the 7 hardest of the rest as texts. Ours copies the vectors into its cheap format inside the time, and audits as well.
+the 7 hardest of the rest as texts. A fifth of the documents are near copies of others, so that there is something to
+leave out. Ours copies the vectors into its cheap format inside the time, and audits as well.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ def workload(quick: bool) -> Workload:
     candidates = 10 * _NEGATIVES + 2  # what sentence-transformers looks at with one positive and a margin
     generator = np.random.default_rng(3)
     documents = unit_vectors(size, centres, 2)
+    copies, originals = np.split(generator.permutation(size)[: size // 5 * 2], 2)  # near copies: suspects to leave out
+    documents[copies] = documents[originals] + 0.01 * generator.standard_normal((size // 5, 384), dtype=np.float32)
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
     positive = generator.choice(size, asked, replace=False)
     queries = documents[positive] + 0.04 * generator.standard_normal((asked, documents.shape[1]), dtype=np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         torch.set_num_threads(options.threads or cores())
         machine = describe()
-        runs = [_run(options, seed, Path(folder) / str(seed)) for seed in options.seeds]
+        with redirect_stdout(sys.stderr):  # the trainer prints its logs
+            runs = [_run(options, seed, Path(folder) / str(seed)) for seed in options.seeds]
     result = {
         "machine": machine,
         "threads": options.threads or cores(),

@@ -30,7 +30,7 @@ def workload(quick: bool) -> Workload:
     sample = load_sample().split("train")
     known = sample.judgements.positives
     generator = np.random.default_rng(0)
-    places = generator.choice(len(known), size, replace=False)
+    places = generator.choice(np.unique(known.document, return_index=True)[1], size, replace=False)
     unrelated = generator.choice(np.setdiff1d(np.arange(len(sample.documents)), known.document[places]), size, False)
     questions = [sample.queries.full_texts[row] for row in known.query[places]]
     positives, negatives = (

@@ -170,7 +170,9 @@ def test_the_rule_itself(room: str, target: str, wrong: str | None) -> None:
 
 def loaded_by(code: str) -> list[str]:
     """Run code in a fresh interpreter and return the heavy packages it has loaded."""
-    report = f"import json, sys\nprint(json.dumps([name for name in {HEAVY!r} if name in sys.modules]), file=sys.stderr)"
+    report = (
+        f"import json, sys\nprint(json.dumps([name for name in {HEAVY!r} if name in sys.modules]), file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
     return list(json.loads(done.stderr.splitlines()[-1]))
 
@@ -179,7 +181,9 @@ def test_importing_rivals_loads_nothing_heavy() -> None:
     assert loaded_by("import rivals; assert rivals.__version__ and dir(rivals)") == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["search", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["train", "--help"], ["search", "--help"]], ids=" ".join
+)
 def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_by(f"from rivals.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass") == []
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 
+ROOT = Path(__file__).resolve().parents[2]
 CASES = {
     "encode", "top_k/random", "top_k/clustered", "mining", "info_nce", "training_step", "metrics", "bm25/build",
     "bm25/search",
@@ -19,7 +23,11 @@ CASES = {
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path: Path = tmp_path_factory.mktemp("benchmarks") / "figures.json"
-    assert benchmarks.main(["--quick", "--threads", "1", "--json", str(path)]) == 0
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--threads", "1", "--json", str(path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "target:" in done.stdout
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -88,9 +96,10 @@ def test_an_unknown_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_missing_peer_leaves_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import metrics
+    from benchmarks import _harness, metrics
     from benchmarks._harness import judge, measure
 
+    monkeypatch.setattr(_harness, "set_threads", lambda count: None)
     monkeypatch.setattr(metrics, "find_spec", lambda name: None)
     workload = metrics.workload(True)
     figures = measure(workload, threads=1, quick=True)

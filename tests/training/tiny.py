@@ -17,25 +17,26 @@ from rivals.losses import in_batch_info_nce_loss
 class Pairs:
     """In-batch InfoNCE of a net with dropout over noisy copies of random vectors; may break off at the n-th loss."""
 
-    def __init__(self, *, count: int = 26, batch: int = 4, break_at: int = 0, error: type[BaseException] = KeyboardInterrupt):
+    def __init__(self, *, count: int = 26, batch: int = 4, break_at: int = 0) -> None:
         generator = torch.Generator().manual_seed(3)
         self.left = torch.randn(count, 6, generator=generator)
         self.right = self.left + 0.3 * torch.randn(count, 6, generator=generator)
-        self.batch, self.break_at, self.error, self.calls = batch, break_at, error, 0
+        self.batch, self.break_at, self.calls = batch, break_at, 0
         with torch.random.fork_rng():
             torch.manual_seed(1)
             self.model: nn.Module = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 5))
 
     def batches(self, epoch: int) -> list[Tensor]:
         order = torch.randperm(len(self.left), generator=torch.Generator().manual_seed(epoch))
-        return list(order.split(self.batch))
+        return [rows for rows in order.split(self.batch) if len(rows)]
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         self.calls += 1
         if self.calls == self.break_at:
-            raise self.error
+            raise KeyboardInterrupt
         noise = 0.1 * torch.randn(self.left[batch].shape, generator=generator)
-        return in_batch_info_nce_loss(self.model(self.left[batch] + noise), self.model(self.right[batch]), temperature=0.2)
+        left, right = self.model(self.left[batch] + noise), self.model(self.right[batch])
+        return in_batch_info_nce_loss(left, right, temperature=0.2)
 
     def evaluate(self) -> float:
         with torch.no_grad():

@@ -20,6 +20,7 @@ app = App(
     help="Train, clean, evaluate and serve anything that ranks, by learning from negatives.",
     version=rivals.__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
 SecondStage = Literal["auto", "late-interaction", "list-wise", "cross-encoder", "none"]
@@ -313,10 +314,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except RivalsError as error:
-        print(f"rivals: {error}", file=sys.stderr)
+        print(f"rivals: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("rivals: interrupted; continue with --resume and the run folder", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["rivals: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rivals.data.dataset import Dataset
 from rivals.errors import RivalsError
 from rivals.progress import set_quiet
-from rivals.workflow.config import DataConfig, ExperimentConfig, load_config, to_toml
-
+from rivals.workflow.config import DataConfig, ExperimentConfig, load_config, model_name, to_toml
 
 
 def run_quickstart(
@@ -22,10 +23,13 @@ def run_quickstart(
 
     if fast and full:
         raise RivalsError("--fast and --full exclude each other; give one of them")
-    config = ExperimentConfig(model=model, seed=seed, device=device)
+    if resume:
+        _resume(resume, quiet)
+        return
+    config = ExperimentConfig(model=model_name(model), seed=seed, device=device)
     config = replace(config, second_stage=replace(config.second_stage, kind=second_stage))  # type: ignore[arg-type]
     config = quick_config(config, fast=fast, full=full)
-    _run(config, load_sample(), output or f"runs/quickstart-{time.strftime('%Y%m%d-%H%M%S')}", resume, quiet)
+    _run(config, load_sample(), output or f"runs/quickstart-{time.strftime('%Y%m%d-%H%M%S')}", quiet=quiet)
 
 
 def quick_config(config: ExperimentConfig, *, fast: bool = False, full: bool = False) -> ExperimentConfig:
@@ -57,9 +61,12 @@ def run_train(
     quiet: bool,
 ) -> None:
     """Run the main job on the user's data."""
+    if resume:
+        _resume(resume, quiet)
+        return
     settings = load_config(config) if config else ExperimentConfig()
     if model:
-        settings = replace(settings, model=model)
+        settings = replace(settings, model=model_name(model))
     if device:
         settings = replace(settings, device=device)
     if seed is not None:
@@ -70,11 +77,20 @@ def run_train(
     if print_config:
         print(to_toml(settings), end="")
         return
-    if resume:
-        from rivals.workflow.run_folder import RunFolder
+    if not config and not any(data.values()):
+        raise RivalsError(
+            "no data is given; name --documents and --pairs, or --folder, or --config (rivals quickstart uses the embedded sample)"
+        )
+    dataset = open_data(settings.data, settings.seed)
+    _run(settings, dataset, output or f"runs/train-{time.strftime('%Y%m%d-%H%M%S')}", quiet=quiet)
 
-        settings = RunFolder.open(resume).config()
-    _run(settings, open_data(settings.data, settings.seed), output or f"runs/train-{time.strftime('%Y%m%d-%H%M%S')}", resume, quiet)
+
+def _resume(folder: str, quiet: bool) -> None:
+    """Continue any run with the configuration and data it was started with."""
+    from rivals.workflow.run_folder import RunFolder
+
+    settings = RunFolder.open(folder).config()
+    _run(settings, open_data(settings.data, settings.seed), folder, resume=True, quiet=quiet)
 
 
 def open_data(data: DataConfig, seed: int) -> Dataset:
@@ -96,23 +112,39 @@ def open_data(data: DataConfig, seed: int) -> Dataset:
     return dataset.with_splits(dev=data.dev, test=data.test, seed=seed, by=data.split_by or None)
 
 
-def _run(config: ExperimentConfig, dataset: Dataset, output: str, resume: str, quiet: bool) -> None:
-    from rich.console import Console
-
+def _run(config: ExperimentConfig, dataset: Dataset, output: str, *, resume: bool = False, quiet: bool = False) -> None:
+    from rivals.cli._console import result_console
     from rivals.workflow.experiment import run_experiment
 
-    console = Console(highlight=False)
+    console = result_console()
     set_quiet(quiet)
     started = time.monotonic()
-    folder = Path(resume or output)
-    console.print(f"Run folder: {folder}")
-    experiment = run_experiment(config, dataset, folder, resume=bool(resume), say=lambda text: console.print(text, markup=False))
+    folder = Path(output)
+    say = partial(console.print, markup=False, soft_wrap=True)
+    say(f"Run folder: {folder}")
+    try:
+        experiment = run_experiment(config, dataset, folder, resume=resume, say=say)
+    except KeyboardInterrupt:
+        how = f"continue with: rivals train --resume {folder}" if (folder / "config.json").exists() else ""
+        raise KeyboardInterrupt(how) from None
     if not experiment.world.is_main:
         return
     console.print(experiment.evaluation)
     for name, milliseconds in experiment.milliseconds.items():
-        console.print(f"  {name}: {milliseconds:.1f} ms per query")
-    console.print(f"\nDone in {time.monotonic() - started:.0f} s. Report: {folder / 'report.html'}\nNext:")
+        say(f"  {name}: {milliseconds:.1f} ms per query")
+    spent = sum(experiment.folder.seconds().values())
+    over = f" ({spent:.0f} s with what was done before)" if resume else ""
+    say(f"\nDone in {time.monotonic() - started:.0f} s{over}. Report: {folder / 'report.html'}\nNext:")
     question = dataset.split("test").queries.full_texts[0].strip()
-    console.print(f'  rivals search {folder} "{question}"', markup=False, soft_wrap=True)
-    console.print(f"  rivals serve {folder}", markup=False, soft_wrap=True)
+    say(f"  rivals search {_quoted(str(folder))} {_quoted(question)}")
+    say(f"  rivals serve {_quoted(str(folder))}")
+
+
+def _quoted(text: str) -> str:
+    """Return a word as a shell reads it, in double quotes where they are safe.
+
+    >>> print(_quoted("runs/first"), _quoted("What is it?"), _quoted("It's $5"))
+    runs/first "What is it?" 'It'"'"'s $5'
+    """
+    quoted = shlex.quote(text)
+    return quoted if quoted == text or set(text) & set('"$`\\!') else f'"{text}"'

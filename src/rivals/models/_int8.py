@@ -112,7 +112,7 @@ class Int8Bert(nn.Module):
 
     Shapes: input_ids and attention_mask [B, T] (padding on the right) to `last_hidden_state` float32[B, T, H], zero at
     the padding, which takes no part in the linear layers.
-    When to use: `Frozen.get(backbone, torch.int8)` makes it; cosine with float32 vectors is above 0.998 for MiniLM.
+    When to use: `Frozen.get(backbone, torch.int8)` makes it; cosine with float32 measured 0.995 to 0.999 for MiniLM.
     Equals: `BertModel` up to the rounding to int8. The same bits for the same batch whatever the thread count.
     """
 

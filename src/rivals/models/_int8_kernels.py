@@ -12,7 +12,7 @@ from numba import njit
 _EDGE = np.float32(4.0)  # beyond it gelu(x) is x or 0 within 2e-4
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
 def _quantise(row, codes):  # type: ignore[no-untyped-def]
     most = np.float32(0.0)
     for k in range(row.shape[0]):
@@ -24,7 +24,7 @@ def _quantise(row, codes):  # type: ignore[no-untyped-def]
     return scale
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
 def _normalise(row, gain, shift, epsilon):  # type: ignore[no-untyped-def]
     width = row.shape[0]
     total = np.float32(0.0)
@@ -39,7 +39,7 @@ def _normalise(row, gain, shift, epsilon):  # type: ignore[no-untyped-def]
         row[k] = (row[k] - mean) * factor * gain[k] + shift[k]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def norm_quantise(hidden, gain, shift, epsilon, codes, scales):  # type: ignore[no-untyped-def]
     """LayerNorm of hidden[n, H] in place, and its codes."""
     for i in range(hidden.shape[0]):
@@ -47,7 +47,7 @@ def norm_quantise(hidden, gain, shift, epsilon, codes, scales):  # type: ignore[
         scales[i] = _quantise(hidden[i], codes[i])
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def dequantise(sums, scales, weight_scales, bias, place, out):  # type: ignore[no-untyped-def]
     """out[place[i]] = sums[i] * scales[i] * weight_scales + bias, for sums int32[n, M]."""
     for i in range(sums.shape[0]):
@@ -56,14 +56,14 @@ def dequantise(sums, scales, weight_scales, bias, place, out):  # type: ignore[n
             target[k] = np.float32(source[k]) * (scale * weight_scales[k]) + bias[k]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def gather_quantise(values, place, codes, scales):  # type: ignore[no-untyped-def]
     """Codes of the rows `place` of values."""
     for i in range(place.shape[0]):
         scales[i] = _quantise(values[place[i]], codes[i])
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def add_norm_quantise(  # type: ignore[no-untyped-def]
     sums, scales, weight_scales, bias, hidden, gain, shift, epsilon, codes, new_scales
 ):
@@ -76,7 +76,7 @@ def add_norm_quantise(  # type: ignore[no-untyped-def]
         new_scales[i] = _quantise(row, codes[i])
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def gelu_quantise(sums, scales, weight_scales, bias, factors, codes, new_scales):  # type: ignore[no-untyped-def]
     """Codes of gelu(dequantised sums); Phi(x) = 1/2 + x p(x^2) with the nine `factors` of p, lowest first."""
     row = np.empty(sums.shape[1], np.float32)

@@ -41,16 +41,12 @@ def bfloat16_pays(device: torch.device) -> bool:
 
 
 def choose_dtype(dtype: str, device: torch.device, module: nn.Module | None = None) -> torch.dtype:
-    """Return the dtype of a name; "auto" is bfloat16 where it pays, else int8 where it pays and can run `module`, else
-    float32.
+    """Return the dtype of a name; "auto" is bfloat16 where it pays, else float32. int8 must be asked for by name.
 
     Raises: RivalsError for a name not known, or int8 for a module or device it is not made for.
     """
     if dtype == "auto":
-        if bfloat16_pays(device):
-            return torch.bfloat16
-        possible = device.type == "cpu" and module is not None and supports_int8(module) and int8_pays()
-        return torch.int8 if possible else torch.float32
+        return torch.bfloat16 if bfloat16_pays(device) else torch.float32
     if dtype not in _DTYPES:
         raise RivalsError(f"dtype {dtype!r} is not known; use auto, float32, bfloat16 or int8")
     if dtype == "int8" and (device.type != "cpu" or module is None or not supports_int8(module) or not int8_pays()):

@@ -79,6 +79,21 @@ class Tokens:
         return (ids_tensor, mask_tensor) if device is None else (ids_tensor.to(device), mask_tensor.to(device))
 
 
+@dataclass(frozen=True, slots=True)
+class TokenVectors:
+    """Vectors of every token of N texts end to end: text i is `vectors[offsets[i]:offsets[i + 1]]`, with its `ids`.
+
+    vectors float[total, D]; offsets int64[N + 1]; ids int32[total].
+    """
+
+    vectors: np.ndarray
+    offsets: np.ndarray
+    ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
 def token_batches(
     lengths: np.ndarray, max_tokens: int, *, multiple: int = 1, max_count: int | None = None
 ) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -18,7 +18,7 @@ from rivals.models import _transformer
 from rivals.models import folder as _folder
 from rivals.models._int8 import BATCH_TOKENS, in_threads
 from rivals.models._precision import Frozen, choose_device, choose_dtype, config_text, weights_digest, weights_version
-from rivals.models.batching import FastTokenizer, Tokens, check_texts, default_budget, token_batches
+from rivals.models.batching import FastTokenizer, Tokens, TokenVectors, check_texts, default_budget, token_batches
 from rivals.models.cache import text_keys
 from rivals.models.folder import DenseSpec, Layout
 from rivals.models.pooling import Dense, pool
@@ -29,21 +29,6 @@ if TYPE_CHECKING:
 
 Role = Literal["query", "document"]
 _FLUSH_AT_ONCE = 64  # fewer new vectors than this wait in memory for company, so searches do not write a file each
-
-
-@dataclass(frozen=True, slots=True)
-class TokenVectors:
-    """Vectors of every token of N texts end to end: text i is `vectors[offsets[i]:offsets[i + 1]]`, with its `ids`.
-
-    vectors float[total, D]; offsets int64[N + 1]; ids int32[total].
-    """
-
-    vectors: np.ndarray
-    offsets: np.ndarray
-    ids: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
 
 class Encoder(nn.Module):

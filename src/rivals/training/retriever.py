@@ -38,8 +38,10 @@ class RetrieverConfig:
 
     Args:
         batch_size: queries per batch over all processes; every other query's documents are its negatives.
-        negatives: mined negatives per query (0 = in-batch only).
-        group_size: queries that are each other's rivals and go into the same batch (1 = random batches); needs mined candidates.
+        negatives: hard negatives that every query is sure to meet (0 = whatever the batch holds). Rivals in its batch count; mined
+            documents fill up what is missing.
+        group_size: queries that are each other's rivals (one's positive is among the other's mined negatives) and go into the
+            same batch, where they are hard negatives at no cost; 1 = random batches.
         temperature: of the softmax over cosines.
         late_interaction: weight of the same loss over MaxSim of token vectors (0 = off). The token vectors come from the same
             forward pass, so it costs little, and it makes them fit for re-ranking.
@@ -52,7 +54,7 @@ class RetrieverConfig:
 
     batch_size: int = 32
     negatives: int = 1
-    group_size: int = 4
+    group_size: int = 8
     temperature: float = 0.05
     late_interaction: float = 1.0
     dropout: float | None = 0.0
@@ -152,10 +154,23 @@ class RetrieverObjective:
         else:
             draw = self._draw(epoch)
             width = self.config.negatives
-            negative, present = draw.candidate[order, :width], draw.mask[order, :width]
+            missing = width - self._rivals_met(order)[order]
+            negative = draw.candidate[order, :width]
+            present = draw.mask[order, :width] & (np.arange(width)[None, :] < missing[:, None])
         size = self.config.batch_size
         cuts = [slice(start, start + size) for start in range(0, len(order), size)]
         return [PairBatch(order[c], positive[c], negative[c], present[c]) for c in cuts]
+
+    def _rivals_met(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many of its rivals every query meets in its batch, int64[Q]."""
+        if self._rivals is None:
+            return np.zeros(len(self.dataset.queries), np.int64)
+        offsets, rivals = self._rivals
+        batch = np.full(len(self.dataset.queries), -1, np.int64)
+        batch[order] = np.arange(len(order)) // self.config.batch_size
+        asker = lists.segment_ids(offsets)
+        together = (batch[asker] == batch[rivals]) & (batch[asker] >= 0)
+        return np.bincount(asker[together], minlength=len(batch))
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> Tensor:
         """Return this process's part of the batch's loss; the parts of all processes add up to the mean over queries."""

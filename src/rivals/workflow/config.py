@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +36,11 @@ class DataConfig:
     test: float = 0.2
     split_by: str = ""
 
+    def __post_init__(self) -> None:
+        _check(self, "data", dev=0 < self.dev < 1, test=0 < self.test < 1)
+        if self.dev + self.test >= 1:
+            raise RivalsError(f"option 'data.dev' = {self.dev} and data.test = {self.test} leave nothing to train on")
+
 
 @dataclass(frozen=True)
 class MiningConfig:
@@ -50,17 +57,20 @@ class MiningConfig:
     sampler: Literal["top", "uniform", "softmax"] = "top"
     window: int = 10
 
+    def __post_init__(self) -> None:
+        _check(self, "mining", candidates=self.candidates >= 1, relative=0 < self.relative < 1, window=self.window >= 1)
+
 
 @dataclass(frozen=True)
 class RetrieverTraining:
     """The first stage; see `rivals.training.RetrieverConfig` and `LoopConfig` for what each option does."""
 
-    epochs: int = 1
+    epochs: int = 2
     max_steps: int = 0
     batch_size: int = 32
     learning_rate: float = 1e-4
     negatives: int = 1
-    group_size: int = 4
+    group_size: int = 8
     temperature: float = 0.05
     late_interaction: float = 1.0
     max_query_tokens: int = 64
@@ -68,6 +78,24 @@ class RetrieverTraining:
     evaluations: int = 2
     patience: int = 0
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            "retriever",
+            epochs=self.epochs >= 1,
+            max_steps=self.max_steps >= 0,
+            batch_size=self.batch_size >= 2,
+            learning_rate=0 < self.learning_rate < math.inf,
+            negatives=self.negatives >= 0,
+            group_size=self.group_size >= 1,
+            temperature=0 < self.temperature < math.inf,
+            late_interaction=0 <= self.late_interaction < math.inf,
+            max_query_tokens=self.max_query_tokens >= 4,
+            max_document_tokens=self.max_document_tokens >= 4,
+            evaluations=self.evaluations >= 0,
+            patience=self.patience >= 0,
+        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +111,9 @@ class SecondStageConfig:
     kind: SecondStageKind = "auto"
     depth: int = 50
     epochs: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self, "second_stage", depth=self.depth >= 1, epochs=self.epochs >= 0)
 
 
 @dataclass(frozen=True)
@@ -105,6 +136,16 @@ class ExperimentConfig:
     retriever: RetrieverTraining = field(default_factory=RetrieverTraining)
     second_stage: SecondStageConfig = field(default_factory=SecondStageConfig)
 
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            "",
+            model=bool(self.model.strip()),
+            seed=0 <= self.seed < 2**63,
+            candidates=self.candidates >= 1,
+            max_length=self.max_length >= 0,
+        )
+
     def to_json(self) -> str:
         """Return the resolved configuration as JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
@@ -116,43 +157,79 @@ class ExperimentConfig:
 
 
 def load_config(path: str | Path) -> ExperimentConfig:
-    """Read an experiment from a TOML file; unknown names and wrong types are errors.
+    """Read an experiment from a TOML file; unknown names and wrong types are errors. Paths in it start at the file's folder.
 
     Raises:
         DataError: the file is missing or not TOML, or an option is unknown, of the wrong type or out of range.
     """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        values = tomllib.loads(text)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"is not TOML: {error}", path=path) from None
-    _reject_unknown(values, ExperimentConfig, "", path)
+    _reject_unknown(values, ExperimentConfig, "", path, text)
     try:
-        return msgspec.convert(values, ExperimentConfig)
+        config = msgspec.convert(values, ExperimentConfig)
     except msgspec.ValidationError as error:
-        raise DataError(str(error), path=path) from None
+        message, _, place = str(error).replace("`", "'").partition(" - at '$.")
+        ours = re.match(r"option '([^']+)'", message)
+        option = ours[1] if ours else place.rstrip("'")
+        raise DataError(message if ours else f"option '{option}': {message}", path=path, line=_line(text, option)) from None
+    return _from_folder(config, path.parent)
 
 
-def _reject_unknown(values: dict[str, object], kind: type, where: str, path: Path) -> None:
+def _from_folder(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
+    """Return the configuration with its relative paths made absolute, as seen from a folder."""
+    data = config.data
+    named = {name: getattr(data, name) for name in ("folder", "documents", "pairs", "queries", "judgements")}
+    found = {name: str((folder / value).resolve()) for name, value in named.items() if value}
+    return replace(config, model=model_name(config.model, folder), data=replace(data, **found))
+
+
+def model_name(model: str, folder: Path = Path()) -> str:
+    """Return the absolute path of a model that is a folder, and any other name as it is."""
+    return str((folder / model).resolve()) if (folder / model).is_dir() else model
+
+
+def _check(options: object, table: str, **fine: bool) -> None:
+    """Raise for the first option that is out of range."""
+    for name, is_fine in fine.items():
+        if not is_fine:
+            full = f"{table}.{name}" if table else name
+            raise RivalsError(f"option '{full}' = {getattr(options, name)!r} is out of range")
+
+
+def _reject_unknown(values: dict[str, object], kind: type, where: str, path: Path, text: str) -> None:
     known = {f.name: f.type for f in msgspec.inspect.type_info(kind).fields}  # type: ignore[union-attr]
     for name, value in values.items():
         full = f"{where}{name}"
         if name not in known:
             raise DataError(
-                f"unknown option '{full}'; known here: {', '.join(sorted(known))}", path=path, line=_line(path, name)
+                f"unknown option '{full}'; known here: {', '.join(sorted(known))}", path=path, line=_line(text, full)
             )
         inner = known[name]
         if isinstance(inner, msgspec.inspect.DataclassType):
             if not isinstance(value, dict):
-                raise DataError(f"'{full}' is a table; write [{full}]", path=path, line=_line(path, name))
-            _reject_unknown(value, inner.cls, f"{full}.", path)
+                raise DataError(f"'{full}' is a table; write [{full}]", path=path, line=_line(text, full))
+            _reject_unknown(value, inner.cls, f"{full}.", path, text)
 
 
-def _line(path: Path, name: str) -> int | None:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.split("=")[0].strip() == name or line.strip().strip("[]").split(".")[-1] == name:
+def _line(text: str, option: str) -> int | None:
+    """Return the number of the line that sets an option (`table.name`) or opens a table.
+
+    >>> _line("seed = 1\\n[retriever]\\nseed = 2", "retriever.seed")
+    3
+    """
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+        if header:
+            table = f"{header[1]}."
+        set_here = header[1] if header else table + line.split("=")[0].strip().strip("\"'")
+        if set_here == option:
             return number
     return None
 
@@ -177,5 +254,5 @@ def _assignment(name: str, value: object) -> str:
     if isinstance(value, int | float):
         return f"{name} = {value!r}"
     if isinstance(value, str):
-        return f"{name} = {msgspec.json.encode(value).decode()}"
+        return f"{name} = {msgspec.json.encode(value).decode()}".replace("\x7f", "\\u007f")
     raise RivalsError(f"option {name} of type {type(value).__name__} cannot be written as TOML")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rivals.data.collection import Collection
 from rivals.data.dataset import Dataset
-from rivals.data.pipeline import Pipeline, Retriever, Transform
+from rivals.data.pipeline import Pipeline, Retriever
 from rivals.data.run import Run
-from rivals.errors import RivalsError
+from rivals.errors import DataError, RivalsError
 from rivals.evaluate import Evaluation, evaluate
 from rivals.models import Encoder
 from rivals.models.blocks import encode_in_blocks
@@ -66,14 +65,14 @@ class Experiment:
         say: Say = print,
         world: World | None = None,
     ) -> None:
-        for split in ("train", "dev", "test"):
-            if split not in dataset.splits or not len(dataset.splits[split]):
-                raise RivalsError(
-                    f"the data has no '{split}' queries; give a split column, or set data.dev and data.test to shares"
-                )
+        check_splits(dataset)
         self.config, self.dataset, self.folder, self.say = config, dataset, folder, say
         self.world = world if world is not None else join_world()
         self.train, self.dev, self.test = (dataset.split(name) for name in ("train", "dev", "test"))
+        answered = np.flatnonzero(np.diff(self.train.judgements.positives.offsets))
+        if len(answered) < len(self.train.queries):
+            self.say(f"{len(self.train.queries) - len(answered)} train queries have no relevant document and are left out")
+            self.train = self.train.take(answered)
         self.documents = dataset.documents
         self.runs: dict[str, Run] = {}
         self.milliseconds: dict[str, float] = {}
@@ -105,8 +104,10 @@ class Experiment:
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         started = time.monotonic()
+        if self.world.is_main:
+            self.folder.begin(name)
         yield
-        if self.world.is_main and not self.folder.done(name):
+        if self.world.is_main:
             self.folder.finish(name, time.monotonic() - started)
 
     # ------------------------------------------------------------------------------------------------------- parts
@@ -271,16 +272,25 @@ class Experiment:
         evaluation = evaluate(
             self.runs, self.test, measures=MEASURES, baselines=("bm25", "untrained", "retriever"), seed=self.config.seed
         )
-        from rivals.data import save_run
-
-        for name, run in self.runs.items():
-            save_run(run, self.folder.runs / f"{name}.trec", name)
-        save_qrels_of(self.test, self.folder.runs / "test.qrels")
+        self._save_runs()
         self.folder.write_json("metrics.json", _decoded(evaluation.to_json()))
         self.folder.write_json("latency.json", self.milliseconds)
         return evaluation
 
     # ------------------------------------------------------------------------------------------------------- help
+
+    def _save_runs(self) -> None:
+        """Write runs and judgements in TREC format; what it cannot hold (ids with blanks) goes to Parquet, and is said."""
+        from rivals.data import save_qrels, save_run
+
+        try:
+            for name, run in self.runs.items():
+                save_run(run, self.folder.runs / f"{name}.trec", name)
+            save_qrels(self.test, self.folder.runs / "test.qrels")
+        except DataError as error:
+            self.say(f"TREC format cannot hold this data, so the runs are saved as Parquet. {error}")
+            for name, run in self.runs.items():
+                save_run(run, self.folder.runs / f"{name}.parquet")
 
     def _latency(self, system: Retriever) -> float:
         """Return the median milliseconds of one query at a time, after a warm-up."""
@@ -302,11 +312,13 @@ class Experiment:
         return f"{title}: " + ", ".join(f"{name} {measured.mean(name):.3f}" for name in names) + " nDCG@10"
 
 
-def save_qrels_of(dataset: Dataset, path: Path) -> None:
-    """Write the judgements of a dataset in TREC format beside its runs."""
-    from rivals.data import save_qrels
-
-    save_qrels(dataset, path)
+def check_splits(dataset: Dataset) -> None:
+    """Raise unless the dataset has train, dev and test queries."""
+    for split in ("train", "dev", "test"):
+        if split not in dataset.splits or not len(dataset.splits[split]):
+            raise RivalsError(
+                f"the data has no '{split}' queries; give a split column, or set data.dev and data.test to shares"
+            )
 
 
 def _decoded(text: str) -> Any:
@@ -335,10 +347,14 @@ def run_experiment(
         opened.check_data(dataset)
         config = opened.config()
     else:
+        check_splits(dataset)
         opened = RunFolder.create(path, config, dataset) if world.is_main else RunFolder(path)
+    with opened.locked() if world.is_main else nullcontext():
+        if world.is_main and resume:
+            opened.recover()
         world.barrier()
-    experiment = Experiment(config, dataset, opened, say=say if world.is_main else _silent, world=world)
-    experiment.run()
+        experiment = Experiment(config, dataset, opened, say=say if world.is_main else _silent, world=world)
+        experiment.run()
     return experiment
 
 

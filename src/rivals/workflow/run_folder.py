@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from rivals import files
 from rivals.data.dataset import Dataset
@@ -20,7 +25,11 @@ _PACKAGES = ("rivals", "torch", "transformers", "tokenizers", "numpy", "scipy", 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one experiment. `config.json` is written first and never changed; `state.json` says which stages are complete."""
+    """Paths of one experiment.
+
+    `config.json` is written first and never changed. `state.json` says which stages are complete, the seconds spent in each over
+    all resumes, and which one is running; without it no stage is complete.
+    """
 
     path: Path
 
@@ -67,12 +76,15 @@ class RunFolder:
             RunFolderError: the folder holds something already.
         """
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunFolderError(
-                f"{path} exists and is not empty; choose another folder, or continue it with --resume {path}"
-            )
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"{path} is a file; give a new folder")
         folder = cls(path)
+        if (path / "config.json").exists():
+            raise RunFolderError(f"{path} holds a run; choose another folder, or continue it with --resume {path}")
+        if path.is_dir() and not all(_is_leftover(inside) for inside in path.iterdir()):
+            raise RunFolderError(f"{path} exists and is not empty; choose another folder")
         path.mkdir(parents=True, exist_ok=True)
+        folder.remove_leftovers()
         folder.write_json(
             "config.json",
             {
@@ -83,7 +95,6 @@ class RunFolder:
                 "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
         )
-        folder.write_json("state.json", {"seconds": {}})
         return folder
 
     @classmethod
@@ -94,6 +105,8 @@ class RunFolder:
             RunFolderError: there is no experiment in it.
         """
         folder = cls(Path(path))
+        if not folder.path.is_dir():
+            raise RunFolderError(f"there is no folder {path}; give the folder that quickstart or train wrote")
         if not (folder.path / "config.json").is_file():
             raise RunFolderError(
                 f"{path} is not a run folder (it has no config.json); give the folder that quickstart or train wrote"
@@ -102,29 +115,93 @@ class RunFolder:
 
     def config(self) -> ExperimentConfig:
         """The resolved configuration."""
-        return ExperimentConfig.from_json(json.dumps(self.read_json("config.json")["config"]))
+        try:
+            return ExperimentConfig.from_json(json.dumps(self._started()["config"]))
+        except (msgspec.ValidationError, KeyError) as error:
+            raise self._damaged("config.json", error) from None
 
     def check_data(self, dataset: Dataset) -> None:
         """Raise unless the data is the one the run was started with."""
-        recorded = self.read_json("config.json")["data"]
-        if recorded != fingerprints(dataset):
+        if self._started().get("data") != fingerprints(dataset):
             raise RunFolderError(
                 f"the data has changed since {self.path} was started; start a new run, or restore the data to resume"
             )
 
     def done(self, stage: str) -> bool:
         """Whether a stage is complete."""
-        return stage in self.read_json("state.json")["seconds"]
+        return stage in self._state()["complete"]
 
     def seconds(self) -> dict[str, float]:
-        """How long each complete stage took."""
-        return dict(self.read_json("state.json")["seconds"])
+        """How long was spent in each stage, over all resumes."""
+        return dict(self._state()["seconds"])
+
+    def begin(self, stage: str) -> None:
+        """Note that a stage is being worked on."""
+        self.write_json("state.json", {**self._state(), "running": {"stage": stage, "since": time.time()}})
 
     def finish(self, stage: str, seconds: float) -> None:
-        """Note that a stage is complete. Its outputs must be on disk before."""
-        state = self.read_json("state.json")
-        state["seconds"][stage] = round(seconds, 3)
-        self.write_json("state.json", state)
+        """Note that a stage is complete, for good, and add to its seconds. Its outputs must be on disk before."""
+        state = self._state()
+        state["complete"] = list(dict.fromkeys([*state["complete"], stage]))
+        state["seconds"][stage] = round(state["seconds"].get(stage, 0.0) + seconds, 3)
+        self.write_json("state.json", {**state, "running": None})
+
+    def recover(self) -> None:
+        """Make good what a kill left: count the seconds of the stage it ended, up to the last file written; remove half-written files."""
+        state = self._state()
+        if state["running"] is not None:
+            stage, since = state["running"]["stage"], state["running"]["since"]
+            last = max(file.lstat().st_mtime for file in (self.path, *self.path.rglob("*")))
+            state["seconds"][stage] = round(state["seconds"].get(stage, 0.0) + max(last - since, 0.0), 3)
+            self.write_json("state.json", {**state, "running": None})
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files and folders of writes that a kill cut short."""
+        for path in sorted(filter(_is_leftover, self.path.rglob("*"))):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the lock ends with the process, however it ends.
+
+        Raises:
+            RunFolderError: another process is working on it.
+        """
+        with open(self.path / "config.json", encoding="utf-8") as handle:
+            try:
+                import fcntl
+
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(f"another process is working on {self.path}; wait for it or stop it") from None
+            except (ImportError, OSError):
+                pass  # Windows, or a file system without locks
+            yield
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"complete": [], "seconds": {}, "running": None}
+        if (self.path / "state.json").exists():
+            found = self.read_json("state.json")
+            try:
+                msgspec.convert(found, _State)
+            except msgspec.ValidationError as error:
+                raise self._damaged("state.json", error) from None
+            state.update(found)
+        return state
+
+    def _started(self) -> dict[str, Any]:
+        about = self.read_json("config.json")
+        if not isinstance(about, dict):
+            raise self._damaged("config.json", "it holds no object")
+        return about
+
+    def _damaged(self, name: str, why: object) -> RunFolderError:
+        cure = "delete it to do all stages again" if name == "state.json" else "restore it, or start a new run"
+        return RunFolderError(f"{self.path / name} is damaged ({why}); {cure}")
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all."""
@@ -144,7 +221,26 @@ class RunFolder:
                 f"{self.path / name} is missing; the run did not get that far, continue it with --resume"
             ) from None
         except (ValueError, OSError) as error:
-            raise RunFolderError(f"{self.path / name} cannot be read: {error}") from None
+            raise self._damaged(name, error) from None
+
+
+class _Running(msgspec.Struct):
+    stage: str
+    since: float
+
+
+class _State(msgspec.Struct):
+    """What `state.json` holds."""
+
+    complete: list[str] = []
+    seconds: dict[str, float] = {}
+    running: _Running | None = None
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a path is what `rivals.files` leaves when it is killed while writing."""
+    name = path.name
+    return (name.startswith(".") and name.endswith((".tmp", ".old"))) or name == "best.safetensors.tmp"
 
 
 def fingerprints(dataset: Dataset) -> dict[str, Any]:
