@@ -60,6 +60,8 @@ def run(names: Sequence[str], *, quick: bool, threads: int | None, with_memory: 
     console = Console(width=max(140, Console().width), highlight=False)
     machine = describe()
     print_machine(console, machine)
+    if quick:
+        console.print("[yellow]quick: sizes are far too small for the times or the targets to mean anything[/]")
     console.print()
     cases: dict[str, Any] = {}
     for name in names:

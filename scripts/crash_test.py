@@ -96,7 +96,11 @@ def crash_test(
             summary.leftovers += [str(path.relative_to(place)) for path in folder.rglob(".*")]
             shutil.rmtree(folder)
         summary.runs += 1
-        print(f"{summary.kills} kills, {summary.runs} runs, {len(summary.different)} differences", file=sys.stderr, flush=True)
+        print(
+            f"{summary.kills} kills, {summary.runs} runs, {len(summary.different)} differences",
+            file=sys.stderr,
+            flush=True,
+        )
     return summary
 
 

@@ -81,6 +81,11 @@ def test_both_sides_do_the_same_work(report: dict[str, Any], case: str, check: s
     assert low <= report["cases"][case]["checks"][check] <= high
 
 
+def test_a_step_has_the_loss_of_the_peer(report: dict[str, Any]) -> None:
+    ours, theirs = report["cases"]["training_step"]["checks"].values()
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
 def test_memory_is_measured_where_it_is_promised(report: dict[str, Any]) -> None:
     variants = report["cases"]["info_nce"]["variants"].values()
     measured = [variant["memory_mib"] for variant in variants if "memory_mib" in variant]

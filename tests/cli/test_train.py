@@ -25,12 +25,18 @@ SYSTEMS = ("bm25", "untrained", "fusion", "retriever", "two-stage")
 def test_it_says_what_it_did_and_what_comes_next(trained: tuple[Path, str]) -> None:
     folder, said = trained
     assert "60 queries (train 36, dev 10, test 14)" in said
-    for part in ("Mined negatives", "suspected false negatives", "Trained the retriever", "Second stage on dev", "chosen"):
+    for part in (
+        "Mined negatives",
+        "suspected false negatives",
+        "Trained the retriever",
+        "Second stage on dev",
+        "chosen",
+    ):
         assert part in said, part
     for name in SYSTEMS:
         assert re.search(rf"{name}: \d+\.\d ms per query", said), name
     assert "…" not in said.split("Second stage on dev")[-1], "the table of results must not be cut"
-    assert re.search(rf'rivals search {re.escape(str(folder))} "?\S.*\?"?\n', said)
+    assert re.search(rf'rivals search {re.escape(str(folder))} ["\']?\S.*["\']?\n', said)
     assert f"rivals serve {folder}\n" in said
 
 
@@ -59,7 +65,7 @@ def test_every_file_of_the_run_folder_is_there_and_parses(finished: Path) -> Non
     for name in SYSTEMS:
         run = load_run(finished / "runs" / f"{name}.trec")
         assert len(run.queries) <= 14
-        assert np.bincount(run.query).max() <= 20
+        assert np.bincount(run.query).max() <= (40 if name == "two-stage" else 20)  # of both first stages
     judged = [line.split() for line in (finished / "runs" / "test.qrels").read_text().splitlines()]
     assert {len(line) for line in judged} == {4}
     index = Index.load(finished / "index")
@@ -69,20 +75,27 @@ def test_every_file_of_the_run_folder_is_there_and_parses(finished: Path) -> Non
 
 
 def test_the_report_opens_offline(finished: Path) -> None:
-    page = (finished / "report.html").read_text(encoding="utf-8")
+    whole = (finished / "report.html").read_text(encoding="utf-8")
+    page = re.sub(
+        r"(<script\b[^>]*>).*?</script>", r"\1", whole, flags=re.DOTALL
+    )  # the tags, without the programs in them
     tags = re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)\s*=\s*[\"']?([^\"'>\s]+)", page)
     assert [where for where in tags if not where.startswith(("data:", "#"))] == []
     assert "@import" not in page
     assert json.loads((finished / "report.json").read_text(encoding="utf-8"))["title"]
-    assert "two-stage" in page
+    assert "two-stage" in whole
 
 
 def test_sentence_transformers_gives_the_same_vectors(finished: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     texts = ["What causes flu?", "the cat sat on a mat", "fever " * 60]
-    theirs = SentenceTransformer(str(finished / "models" / "retriever"), device="cpu").encode(texts, normalize_embeddings=True)
-    ours = Encoder.load(finished / "models" / "retriever", device="cpu", dtype="float32").encode(texts, progress=False, normalize=True)
+    theirs = SentenceTransformer(str(finished / "models" / "retriever"), device="cpu").encode(
+        texts, normalize_embeddings=True
+    )
+    ours = Encoder.load(finished / "models" / "retriever", device="cpu", dtype="float32").encode(
+        texts, progress=False, normalize=True
+    )
     assert (theirs * ours).sum(1).min() >= 0.9999
 
 
@@ -112,7 +125,12 @@ def test_interrupt_then_resume_from_elsewhere(small: Small, finished: Path, tmp_
     folder = tmp_path / "run"
     words = [word.replace(str(small.documents.parent), ".") for word in (*small.train, "--output", str(folder))]
     process = subprocess.Popen(
-        command(*words), cwd=small.documents.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*words),
+        cwd=small.documents.parent,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 200
     while not stage_running(folder, "training") and process.poll() is None and time.monotonic() < deadline:
@@ -164,7 +182,9 @@ def test_a_resume_fills_what_a_kill_left_open(finished: Path, tmp_path: Path) ->
 def same_results(folder: Path, other: Path) -> bool:
     names = [f"runs/{name}.trec" for name in SYSTEMS] + ["runs/test.qrels", "models/retriever/model.safetensors"]
     metrics = [json.loads((place / "metrics.json").read_text()) for place in (folder, other)]
-    return metrics[0] == metrics[1] and all((folder / name).read_bytes() == (other / name).read_bytes() for name in names)
+    return metrics[0] == metrics[1] and all(
+        (folder / name).read_bytes() == (other / name).read_bytes() for name in names
+    )
 
 
 def test_ids_that_trec_cannot_hold(small: Small, tmp_path: Path) -> None:
@@ -173,7 +193,8 @@ def test_ids_that_trec_cannot_hold(small: Small, tmp_path: Path) -> None:
         text = getattr(small, name).read_text(encoding="utf-8")
         field = '"id": "' if name == "documents" else '"document_id": "'
         (tmp_path / f"{name}.jsonl").write_text(text.replace(field, field + "answer "), encoding="utf-8")
-    (tmp_path / "short.toml").write_text(small.config.read_text().replace("epochs = 2", "epochs = 1").replace("[second_stage]", '[second_stage]\nkind = "none"'))
+    settings = small.config.read_text().replace("epochs = 2", "epochs = 1")
+    (tmp_path / "short.toml").write_text(settings.replace("[second_stage]", '[second_stage]\nkind = "none"'))
     folder = tmp_path / "run"
     data = ["--documents", tmp_path / "documents.jsonl", "--pairs", tmp_path / "pairs.jsonl", "--model", small.model]
     done = rivals("train", *data, "--config", tmp_path / "short.toml", "--device", "cpu", "--output", folder, "--quiet")

@@ -32,7 +32,9 @@ def train(folder: Path, name: str) -> None:
     offsets = np.arange(len(train.queries) + 1) * 6
     run = Run.build(train.queries, train.documents, offsets, document, rng.random(len(document)))
     encoder = Encoder.load(folder / "start", device="cpu", dtype="float32")
-    loop = LoopConfig(epochs=4, learning_rate=1e-3, evaluations=4, checkpoint_seconds=0, precision="float32", accumulate=2)
+    loop = LoopConfig(
+        epochs=4, learning_rate=1e-3, evaluations=4, checkpoint_seconds=0, precision="float32", accumulate=2
+    )
     config = RetrieverConfig(batch_size=8, loop=loop, dropout=0.1, max_document_tokens=24, max_query_tokens=16)
     result = train_retriever(
         encoder,

@@ -46,7 +46,8 @@ def test_round_trip_of_model_buffers_and_optimiser(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, other, state) == {
         "step": 7,
         "checksums": {
-            name: checksum(tmp_path / "step-00000007" / name) for name in ("weights.safetensors", "optimizer.safetensors")
+            name: checksum(tmp_path / "step-00000007" / name)
+            for name in ("weights.safetensors", "optimizer.safetensors")
         },
         "best": 0.5,
         "config": {"epochs": 2},

@@ -271,8 +271,18 @@ def test_lost_best_weights_are_one_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"epochs": 0}, {"learning_rate": 0.0}, {"warmup": 1.0}, {"accumulate": 0}, {"clip": 0.0}, {"seed": -1}]
-    + [{"precision": "float16"}, {"patience": -1}, {"checkpoint_seconds": -1.0}, {"max_steps": -1}],
+    [
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+        {"warmup": 1.0},
+        {"accumulate": 0},
+        {"clip": 0.0},
+        {"seed": -1},
+        {"precision": "float16"},
+        {"patience": -1},
+        {"checkpoint_seconds": -1.0},
+        {"max_steps": -1},
+    ],
 )
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(RivalsError, match=next(iter(options))):
@@ -286,7 +296,9 @@ def test_nothing_to_train_on_and_nowhere_to_resume() -> None:
         fit(Pairs(), CONFIG, resume=True)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the killed trainings are forked processes, which this system has not")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="the killed trainings are forked processes, which this system has not"
+)
 def test_killed_trainings_end_with_the_same_weights(tmp_path: Path) -> None:
     """A real encoder in real processes, SIGKILLed five times at random moments."""
     from safetensors.torch import load_file

@@ -40,7 +40,11 @@ def toy(queries: int = 6, documents: int = 10, seed: int = 0) -> tuple[Dataset, 
         Collection([f"q{i}" for i in range(queries)], [" ".join(rng.choice(WORDS[:14], 3)) for _ in range(queries)]),
         Collection([f"d{i}" for i in range(documents)], texts),
         Judgements.build(
-            [*range(queries), 0, 2], [*range(queries), 6, 9], [1] * (queries + 1) + [0], queries=queries, documents=documents
+            [*range(queries), 0, 2],
+            [*range(queries), 6, 9],
+            [1] * (queries + 1) + [0],
+            queries=queries,
+            documents=documents,
         ),
     )
     candidates = np.tile(np.arange(5, 10), queries)
@@ -59,7 +63,14 @@ def test_mask_rules(load: Callable[[], Encoder]) -> None:
     batch = made.batches(0)[0]
     columns = np.concatenate([batch.positive, np.arange(10)])
     mask = made._mask(batch, columns, 0)
-    hidden = {0: {0, 6}, 1: {1, 7}, 2: {2}, 3: {3, 8}, 4: {4}, 5: {5}}  # own, other positive, same text, marked; 9 is judged 0
+    hidden = {
+        0: {0, 6},
+        1: {1, 7},
+        2: {2},
+        3: {3, 8},
+        4: {4},
+        5: {5},
+    }  # own, other positive, same text, marked; 9 is judged 0
     for row, query in enumerate(batch.query.tolist()):
         expected = [column == row or document not in hidden[query] for column, document in enumerate(columns.tolist())]
         assert mask[row].tolist() == expected
@@ -70,7 +81,9 @@ def test_masked_documents_get_no_gradient_from_a_query(load: Callable[[], Encode
     data, run = toy()
     run = run.mark(run.document == 8, "doubtful")
     encoder = load()
-    config = RetrieverConfig(loop=LOOP, negatives=3, late_interaction=0.0, temperature=0.1, batch_size=6, chunk_tokens=64)
+    config = RetrieverConfig(
+        loop=LOOP, negatives=3, late_interaction=0.0, temperature=0.1, batch_size=6, chunk_tokens=64
+    )
     made = RetrieverObjective(encoder, data, config, draw=drawn(run, 3), mined=run)
     (batch,) = made.batches(0)
     loss = made.loss(batch, torch.Generator())
@@ -85,7 +98,7 @@ def test_masked_documents_get_no_gradient_from_a_query(load: Callable[[], Encode
         logits = np.array([batch.positive[place], *rivals])
         scores = documents[logits] @ queries[query] / 0.1
         losses.append(np.log(np.exp(scores - scores[0]).sum()))
-    assert float(loss) == pytest.approx(np.mean(losses), rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 def test_late_interaction_adds_the_same_loss_over_max_sim(load: Callable[[], Encoder]) -> None:
@@ -94,10 +107,12 @@ def test_late_interaction_adds_the_same_loss_over_max_sim(load: Callable[[], Enc
     losses = []
     for late in (0.0, 1.0, 2.0):
         made = RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP, late_interaction=late, temperature=0.2))
-        losses.append(float(made.loss(made.batches(0)[0], torch.Generator())))
+        losses.append(made.loss(made.batches(0)[0], torch.Generator()).item())
     made = RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP))
     (batch,) = made.batches(0)
-    tokens = [encoder.encode_tokens(c.full_texts, progress=False, storage="float32") for c in (data.queries, data.documents)]
+    tokens = [
+        encoder.encode_tokens(c.full_texts, progress=False, storage="float32") for c in (data.queries, data.documents)
+    ]
     unit = [[t.vectors[a:b] for a, b in zip(t.offsets, t.offsets[1:], strict=False)] for t in tokens]
     mask = made._mask(batch, batch.positive, 0)
     expected = []
@@ -110,12 +125,16 @@ def test_late_interaction_adds_the_same_loss_over_max_sim(load: Callable[[], Enc
 
 @pytest.mark.parametrize("with_run", [False, True])
 @pytest.mark.parametrize("size", [2, 4, 64])
-def test_batches_cover_every_query_once_and_always_the_same(load: Callable[[], Encoder], with_run: bool, size: int) -> None:
+def test_batches_cover_every_query_once_and_always_the_same(
+    load: Callable[[], Encoder], with_run: bool, size: int
+) -> None:
     data, run = toy(queries=6)
     data = Dataset(
         Collection([*data.queries.ids, "unanswered"], [*data.queries.texts, "flu"]),
         data.documents,
-        Judgements.build(data.judgements.query, data.judgements.document, data.judgements.relevance, queries=7, documents=10),
+        Judgements.build(
+            data.judgements.query, data.judgements.document, data.judgements.relevance, queries=7, documents=10
+        ),
     )
     run = Run.build(data.queries, data.documents, [*run.offsets, len(run)], run.document, run.score)
     options = {"draw": drawn(run, 2), "mined": run} if with_run else {}
@@ -129,11 +148,16 @@ def test_batches_cover_every_query_once_and_always_the_same(load: Callable[[], E
     for epoch in (0, 1, 2, 1, 0):  # also after the cache has forgotten it
         rows = np.concatenate([batch.query for batch in one.batches(epoch)])
         assert sorted(rows.tolist()) == [0, 1, 2, 3, 4, 5]
-        assert [len(batch.query) for batch in one.batches(epoch)] == [len(c) for c in np.array_split(rows, range(size, 6, size))]
+        assert [len(batch.query) for batch in one.batches(epoch)] == [
+            len(c) for c in np.array_split(rows, range(size, 6, size))
+        ]
         for batch, same in zip(one.batches(epoch), again.batches(epoch), strict=True):
             for name in ("query", "positive", "negative", "present"):
                 assert np.array_equal(getattr(batch, name), getattr(same, name))
-            assert all(p in data.judgements.document[data.judgements.query == q] for q, p in zip(batch.query, batch.positive, strict=True))
+            assert all(
+                p in data.judgements.document[data.judgements.query == q]
+                for q, p in zip(batch.query, batch.positive, strict=True)
+            )
             assert batch.negative.shape == (len(batch.query), 2 if with_run else 0)
         orders.add(tuple(rows.tolist()))
     orders.add(tuple(np.concatenate([batch.query for batch in other.batches(0)]).tolist()))
@@ -143,7 +167,9 @@ def test_batches_cover_every_query_once_and_always_the_same(load: Callable[[], E
 def test_several_positives_take_turns(load: Callable[[], Encoder]) -> None:
     data, _ = toy()
     made = RetrieverObjective(load(), data, RetrieverConfig(loop=LOOP))
-    seen = {int(b.positive[b.query == 0][0]) for epoch in range(12) for b in made.batches(epoch) if (b.query == 0).any()}
+    seen = {
+        int(b.positive[b.query == 0][0]) for epoch in range(12) for b in made.batches(epoch) if (b.query == 0).any()
+    }
     assert seen == {0, 6}
 
 
@@ -163,13 +189,17 @@ def test_chunks_change_nothing(load: Callable[[], Encoder]) -> None:
     data, run = toy()
     losses = []
     for chunk in (64, 4096):
-        made = RetrieverObjective(load(), data, RetrieverConfig(loop=LOOP, chunk_tokens=chunk), draw=drawn(run, 1), mined=run)
-        losses.append(float(made.loss(made.batches(0)[0], torch.Generator())))
+        made = RetrieverObjective(
+            load(), data, RetrieverConfig(loop=LOOP, chunk_tokens=chunk), draw=drawn(run, 1), mined=run
+        )
+        losses.append(made.loss(made.batches(0)[0], torch.Generator()).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("dropout", [None, 0.0, 0.4])
-def test_dropout_is_restored(load: Callable[[], Encoder], dropout: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_is_restored(
+    load: Callable[[], Encoder], dropout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, _ = toy()
     encoder = load()
     layers = [m for m in encoder.modules() if isinstance(m, torch.nn.Dropout)]
@@ -200,7 +230,10 @@ def test_prompts_are_those_of_encode(tmp_path: Path, include: bool) -> None:
     """Training sees the vectors that search will see: with the prompts, pooled over them or not as the folder says."""
     pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "include_prompt": include}
     folder = write_tiny_bert(tmp_path / "tiny")
-    kinds = [("sentence_transformers.models.Transformer", "", None), ("sentence_transformers.models.Pooling", "1_Pooling", pooling)]
+    kinds = [
+        ("sentence_transformers.models.Transformer", "", None),
+        ("sentence_transformers.models.Pooling", "1_Pooling", pooling),
+    ]
     write_modules(folder, kinds, prompts={"query": "query : ", "document": "passage : "})
     encoder = Encoder.load(folder, device="cpu", dtype="float32")
     data, _ = toy()
@@ -228,7 +261,8 @@ def test_a_small_model_learns_real_questions(tmp_path: Path) -> None:
     after = RetrieverObjective(encoder, train, config, dev=dev).evaluate()
     assert after == pytest.approx(result.best_score)
     assert after == max(score for _, score in result.scores)
-    assert after > before + 0.1
+    assert after > 2 * before
+    assert after > before + 0.03
     assert np.mean([loss for _, loss in result.losses[-8:]]) < 0.7 * result.losses[0][1]
 
 
@@ -240,12 +274,14 @@ def test_dev_score_is_ndcg_over_the_pool(load: Callable[[], Encoder]) -> None:
     queries = encoder.encode(data.queries.full_texts, role="query", progress=False, normalize=True)
     documents = encoder.encode(data.documents.full_texts, role="document", progress=False, normalize=True)
     expected = []
-    for query in (0, 1, 2, 3, 5):  # 4 has no relevant document in the pool
+    for query in (0, 1, 2, 3, 5):
         place = int(np.flatnonzero(pool[np.argsort(-(documents[pool] @ queries[query]))] == query)[0])
         expected.append(1 / np.log2(place + 2))
+    expected.append(0.0)  # 4 has no relevant document in the pool
     assert made.evaluate() == pytest.approx(np.mean(expected), rel=1e-5)
-    with pytest.raises(RivalsError, match="dev pool"):
-        RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP), dev=data, dev_pool=np.array([9])).evaluate()
+    unjudged = Dataset(data.queries, data.documents, Judgements.build([0], [0], [0], queries=6, documents=10))
+    with pytest.raises(RivalsError, match="no dev query has a relevant document"):
+        RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP), dev=unjudged).evaluate()
     with pytest.raises(RivalsError, match="needs dev queries"):
         RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP)).evaluate()
 
@@ -254,7 +290,7 @@ def test_odd_data(load: Callable[[], Encoder]) -> None:
     data, run = toy()
     empty = Run.build(data.queries, data.documents, np.zeros(7, np.int64), [], [])
     encoder = load()
-    made = RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP), draw=drawn(empty, 1), mined=empty)
+    made = RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP), mined=empty)
     assert made.loss(made.batches(0)[0], torch.Generator()).isfinite()
     with pytest.raises(RivalsError, match="mined run is over 6 queries, the training data over 2"):
         RetrieverObjective(encoder, data.take([0, 1]), RetrieverConfig(loop=LOOP), mined=run)
@@ -262,7 +298,7 @@ def test_odd_data(load: Callable[[], Encoder]) -> None:
     with pytest.raises(RivalsError, match="nothing to train on"):
         train_retriever(encoder, unanswered, RetrieverConfig(loop=LOOP))
     lonely = RetrieverObjective(encoder, data.take([3]), RetrieverConfig(loop=LOOP))
-    assert float(lonely.loss(lonely.batches(0)[0], torch.Generator())) == 0.0  # one pair and no rival
+    assert lonely.loss(lonely.batches(0)[0], torch.Generator()).item() == 0.0  # one pair and no rival
 
 
 def test_resumes_only_with_its_own_options(tmp_path: Path, load: Callable[[], Encoder]) -> None:
@@ -280,8 +316,15 @@ def test_resumes_only_with_its_own_options(tmp_path: Path, load: Callable[[], En
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch_size": 1}, {"negatives": -1}, {"temperature": 0.0}, {"late_interaction": -1.0}, {"dropout": 1.0}]
-    + [{"max_query_tokens": 3}, {"chunk_tokens": 1}],
+    [
+        {"batch_size": 1},
+        {"negatives": -1},
+        {"temperature": 0.0},
+        {"late_interaction": -1.0},
+        {"dropout": 1.0},
+        {"max_query_tokens": 3},
+        {"chunk_tokens": 1},
+    ],
 )
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(RivalsError, match=next(iter(options))):

@@ -16,8 +16,7 @@ from rivals.negatives import Top
 from rivals.training.distributed import World, gather, join_world, sum_gradients
 from rivals.training.loop import LoopConfig, fit
 from rivals.training.retriever import RetrieverConfig, RetrieverObjective
-
-WORDS = "the cat dog sat on mat fever cause of treat flu virus red blue zebra".split()
+from tests.models.tiny import WORDS
 
 
 def dataset() -> tuple[Dataset, Run]:

@@ -93,7 +93,13 @@ def write_small(folder: Path, *, queries: dict[str, int] | None = None, document
 
 def environment() -> dict[str, str]:
     """What a started command sees: this checkout's code, no network, one thread."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "src"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "160",
+    }
 
 
 def command(*words: str | Path) -> list[str]:
@@ -104,5 +110,5 @@ def command(*words: str | Path) -> list[str]:
 def rivals(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run one command of the command line to its end."""
     return subprocess.run(
-        command(*words), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        command(*words), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=540, check=False
     )

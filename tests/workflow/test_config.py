@@ -154,7 +154,9 @@ def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 def test_paths_start_at_the_file(tmp_path: Path) -> None:
     (tmp_path / "encoder").mkdir()
-    config = load_config(written(tmp_path, 'model = "encoder"\n[data]\ndocuments = "docs.jsonl"\npairs = "/else/pairs.csv"\n'))
+    config = load_config(
+        written(tmp_path, 'model = "encoder"\n[data]\ndocuments = "docs.jsonl"\npairs = "/else/pairs.csv"\n')
+    )
     assert config.data.documents == str(tmp_path.resolve() / "docs.jsonl")
     assert config.data.pairs == "/else/pairs.csv"
     assert config.data.queries == ""

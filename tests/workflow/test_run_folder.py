@@ -96,7 +96,16 @@ def test_fingerprints_see_ids_and_their_order() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "null", '{"complete": 3}', '{"seconds": {"training": "long"}}', '{"running": {"stage": "x"}}', "\0"],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"complete": 3}',
+        '{"seconds": {"training": "long"}}',
+        '{"running": {"stage": "x"}}',
+        "\0",
+    ],
 )
 def test_a_damaged_state_is_one_clear_error(folder: RunFolder, content: str) -> None:
     (folder.path / "state.json").write_text(content)
@@ -108,7 +117,9 @@ def test_a_damaged_state_is_one_clear_error(folder: RunFolder, content: str) -> 
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "7", "{}", '{"config": {"seed": "one"}}', '{"config": {"retriever": {"epochs": 0}}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "7", "{}", '{"config": {"seed": "one"}}', '{"config": {"retriever": {"epochs": 0}}}']
+)
 def test_a_damaged_config_is_one_clear_error(folder: RunFolder, content: str) -> None:
     (folder.path / "config.json").write_text(content)
     with pytest.raises(RunFolderError, match=r"config\.json is damaged") as caught:
@@ -128,7 +139,11 @@ def test_stages_stay_complete_and_their_seconds_add_up(folder: RunFolder) -> Non
     assert folder.done("baselines")
     assert not folder.done("mining")
     assert folder.seconds() == {"baselines": 3.75}
-    assert folder.read_json("state.json") == {"complete": ["baselines"], "seconds": {"baselines": 3.75}, "running": None}
+    assert folder.read_json("state.json") == {
+        "complete": ["baselines"],
+        "seconds": {"baselines": 3.75},
+        "running": None,
+    }
 
 
 def test_a_killed_stage_is_counted_and_not_complete(folder: RunFolder) -> None:
@@ -154,7 +169,12 @@ def test_a_killed_stage_is_counted_and_not_complete(folder: RunFolder) -> None:
 
 
 def test_leftovers_go_and_nothing_else(folder: RunFolder) -> None:
-    kept = [folder.vectors / "a.npz", folder.retriever / "config.json", folder.path / "my notes.tmp", folder.path / ".hidden"]
+    kept = [
+        folder.vectors / "a.npz",
+        folder.retriever / "config.json",
+        folder.path / "my notes.tmp",
+        folder.path / ".hidden",
+    ]
     gone = [
         folder.path / ".metrics.json.x1.tmp",
         folder.path / "models" / ".retriever.x2.tmp" / "model.safetensors",
@@ -174,10 +194,14 @@ def test_leftovers_go_and_nothing_else(folder: RunFolder) -> None:
 
 
 def test_two_processes_cannot_work_on_one_run(folder: RunFolder) -> None:
-    attempt = f"from rivals.workflow import RunFolder\nwith RunFolder.open({str(folder.path)!r}).locked():\n    print('in')"
+    attempt = (
+        f"from rivals.workflow import RunFolder\nwith RunFolder.open({str(folder.path)!r}).locked():\n    print('in')"
+    )
 
     def other() -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", attempt], env=environment(), capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, "-c", attempt], env=environment(), capture_output=True, text=True, check=False
+        )
 
     with folder.locked():
         refused = other()
@@ -189,7 +213,7 @@ def test_two_processes_cannot_work_on_one_run(folder: RunFolder) -> None:
 def test_data_without_a_split_leaves_no_folder(tmp_path: Path) -> None:
     data = dataset()
     for splits in ({}, {**data.splits, "dev": np.array([], dtype=np.int64)}):
-        with pytest.raises(RivalsError, match="the data has no '(train|dev)' queries"):
+        with pytest.raises(RivalsError, match=r"the data has no '(train|dev)' queries"):
             run_experiment(ExperimentConfig(), replace(data, splits=splits), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -29,7 +29,7 @@ def run_mine(
 ) -> None:
     """Mine hard negatives for a dataset's queries and write them with their audit."""
     from rivals.cli.train import open_data
-    from rivals.data import load_sample
+    from rivals.data import load_sample, save_run
     from rivals.files import atomic_file
     from rivals.models import Encoder
     from rivals.negatives import PositiveAware, Softmax, Top, Uniform, mine_hard_negatives
@@ -39,6 +39,9 @@ def run_mine(
     set_quiet(quiet)
     if Path(output).is_dir():
         raise RivalsError(f"{output} is a folder; --output names the file to write")
+    endings = (".parquet",) if form == "run" else (".jsonl", ".parquet")
+    if Path(output).suffix not in endings:
+        raise RivalsError(f"cannot write {form} to {output}; let its name end in {' or '.join(endings)}")
     given = any((documents, pairs, folder))
     dataset = open_data(DataConfig(folder=folder, documents=documents, pairs=pairs), seed) if given else load_sample()
     if split:
@@ -60,11 +63,12 @@ def run_mine(
         seed=seed,
     )
     if form == "run":
-        exported = writers.write_run(mined.run, output)
+        save_run(mined.run, output)
+        rows = len(mined.run)
     else:
         forms = {"triples": writers.write_triples, "tuples": writers.write_tuples, "lists": writers.write_lists}
-        exported = forms[form](mined.run, mined.draw, output)
+        rows = forms[form](mined.run, mined.draw, output).rows
     with atomic_file(f"{output}.audit.json") as out:
         out.write(mined.audit.to_json())
     print(mined.audit)
-    print(f"Wrote {exported.rows} rows to {exported.path} and the audit to {output}.audit.json")
+    print(f"Wrote {rows} rows to {output} and the audit to {output}.audit.json")

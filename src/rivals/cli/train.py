@@ -104,6 +104,8 @@ def open_data(data: DataConfig, seed: int) -> Dataset:
         return load_sample()
     dataset = load_dataset(data.folder) if data.folder else load_dataset(**files)
     print(dataset.describe())
+    if not len(dataset.judgements):
+        raise RivalsError("the data has no question with a known document; give --pairs or --judgements")
     missing = [name for name in ("train", "dev", "test") if name not in dataset.splits]
     if not missing:
         return dataset

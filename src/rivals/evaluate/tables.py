@@ -23,7 +23,7 @@ def means_table(evaluation: Evaluation) -> Table:
     table.add_column("group", no_wrap=True)
     for measure in evaluation.measures:
         table.add_column(measure, justify="right")
-    table.add_column("unjudged@10", justify="right", no_wrap=True)
+    table.add_column("unjudged", justify="right", no_wrap=True)
     taken = list(evaluation.places.values())
     for system in evaluation.order:
         place = evaluation.places[system]
@@ -67,7 +67,7 @@ def notes(evaluation: Evaluation) -> list[str]:
     found = [
         f"Systems that share a group letter cannot be told apart on {evaluation.primary} (paired randomisation tests "
         f"of all pairs, Holm-corrected, {1 - evaluation.level:.0%} level).",
-        "'=' marks a shared place: those rows are a tie, not an order.",
+        "'=' marks a shared place: those rows are a tie, not an order. Unjudged: of the first 10.",
     ]
     if evaluation.queries_without_judgements:
         found.append(f"{evaluation.queries_without_judgements} queries without judgements are left out.")
@@ -96,8 +96,13 @@ def _shared(evaluation: Evaluation, field: str, message: str) -> list[str]:
 
 
 def _cell(interval: Interval) -> str:
-    """One mean with its interval, without a blank inside the brackets so that narrow tables wrap before them."""
-    return f"{interval.estimate:.3f} [{interval.low:.3f},{interval.high:.3f}]"
+    """One mean with its interval, short and without a blank inside the brackets so that narrow tables wrap before them."""
+    return f"{interval.estimate:.3f} [{_short(interval.low)},{_short(interval.high)}]"
+
+
+def _short(value: float) -> str:
+    """Three decimals without the leading 0."""
+    return f"{value:.3f}".replace("0.", ".", 1) if 0 <= value < 1 else f"{value:.3f}"
 
 
 def _table(title: str, caption: str) -> Table:

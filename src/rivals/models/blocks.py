@@ -71,7 +71,7 @@ def cached_block(
     except Exception:  # a damaged archive raises whatever its broken header suggests; sound or not is all that matters
         arrays = compute(texts)
     with atomic_file(path, "wb") as out:
-        np.savez(out, **arrays)
+        np.savez(out, allow_pickle=False, **arrays)
     return arrays
 
 

@@ -48,7 +48,7 @@ def max_sim_pairs(
     scores = np.zeros(len(query_row), np.float32)
     order = np.argsort(query_row, kind="stable")
     rows, starts = np.unique(query_row[order], return_index=True)
-    ends = np.append(starts[1:], len(order))
+    ends = np.append(starts, len(order))[1:]
     lengths = np.diff(documents.offsets)
     for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True):
         tokens = queries.vectors[queries.offsets[row] : queries.offsets[row + 1]]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.errors import RivalsError
+from rivals.lists import compute_dtype
 
 Norm = Literal["annotated", "torch"]
 Activation = Literal["relu", "gelu", "tanh", "sigmoid"]
@@ -137,7 +138,7 @@ class ContextRanker(nn.Module):
         if self.positional == "fixed":
             if indices is None:
                 raise RivalsError("a ranker with a positional encoding needs `indices`, the first-stage ranks")
-            hidden = math.sqrt(hidden.shape[-1]) * hidden + _sines(indices, hidden.shape[-1]).to(hidden.dtype)
+            hidden = math.sqrt(hidden.shape[-1]) * hidden + _sines(indices, hidden.shape[-1], hidden.dtype)
         for block in self.blocks:
             hidden = block(hidden, mask)
         outputs = self.activation(self.output(self.norm(hidden))).masked_fill(~mask[..., None], 0.0)
@@ -163,8 +164,9 @@ def _activation(name: Activation | None) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
-def _sines(positions: Tensor, width: int) -> Tensor:
+def _sines(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """Return sine and cosine of each position at geometric frequencies, interleaved, [..., width]."""
-    steps = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
-    angles = positions[..., None].float() * torch.exp(-math.log(10000.0) / width * steps)
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)[..., :width]
+    exact = compute_dtype(torch.empty(0, dtype=dtype))
+    steps = torch.arange(0, width, 2, device=positions.device, dtype=exact)
+    angles = positions[..., None].to(exact) * torch.exp(-math.log(10000.0) / width * steps)
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)[..., :width].to(dtype)

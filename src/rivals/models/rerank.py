@@ -219,7 +219,9 @@ def load_reranker(folder: str | Path, encoder: Encoder, documents: Collection | 
     try:
         _check_files(folder, about["checksums"], about.get("features", {}).get("checksums", {}))
         stage = _read_stage(folder, about, encoder)
-    except (OSError, KeyError, TypeError, AttributeError) as error:
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{folder} is damaged ({error!r}); train the second stage again") from None
     features = getattr(stage, "features", None)
     if documents is not None and features is not None and features.fingerprint != documents.fingerprint:
@@ -245,15 +247,16 @@ def _read_stage(folder: Path, about: dict[str, Any], encoder: Encoder) -> Second
         return LateInteractionReranker(features, about["weight"], depth)
     from safetensors.torch import load_file
 
-    ranker = ContextRanker(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["shape"].items()})
+    shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["shape"].items()}
+    ranker = ContextRanker(**shape)
     try:
         ranker.load_state_dict(load_file(folder / "ranker.safetensors"))
     except Exception as error:  # a damaged file raises safetensors' own error
         raise ModelError(
             f"{folder / 'ranker.safetensors'} cannot be read ({error}); train the second stage again"
         ) from None
-    statistics = [np.asarray(about[name], np.float32) for name in ("mean", "deviation")]
-    return ListwiseReranker(features, ranker, about["shape"], *statistics, about["scale"], depth)
+    mean, deviation = (np.asarray(about[name], np.float32) for name in ("mean", "deviation"))
+    return ListwiseReranker(features, ranker, shape, mean, deviation, about["scale"], depth)
 
 
 __all__ = [

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ class TokenStore:
 
     def save(self, folder: Path) -> dict[str, str]:
         """Write the arrays and return their checksums by file name."""
-        for name, array in zip(_FILES, (self.vectors, self.scales, self.offsets, self.ids), strict=True):
+        arrays: tuple[NDArray[Any], ...] = (self.vectors, self.scales, self.offsets, self.ids)
+        for name, array in zip(_FILES, arrays, strict=True):
             with atomic_file(folder / name, "wb") as out:
                 np.save(out, array, allow_pickle=False)
         return {name: checksum(folder / name) for name in _FILES}

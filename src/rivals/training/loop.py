@@ -39,7 +39,10 @@ class Objective(Protocol):
     It may have `options`, JSON values by name: a run resumes only under the same ones.
     """
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The model, trained in place."""
+        ...
 
     def batches(self, epoch: int) -> Sequence[Any]:
         """Return the batches of an epoch, the same at every call."""

@@ -186,7 +186,7 @@ def _from_folder(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
     data = config.data
     named = {name: getattr(data, name) for name in ("folder", "documents", "pairs", "queries", "judgements")}
     found = {name: str((folder / value).resolve()) for name, value in named.items() if value}
-    return replace(config, model=model_name(config.model, folder), data=replace(data, **found))
+    return replace(config, model=model_name(config.model, folder), data=replace(data, **found))  # type: ignore[arg-type]
 
 
 def model_name(model: str, folder: Path = Path()) -> str:
@@ -203,7 +203,7 @@ def _check(options: object, table: str, **fine: bool) -> None:
 
 
 def _reject_unknown(values: dict[str, object], kind: type, where: str, path: Path, text: str) -> None:
-    known = {f.name: f.type for f in msgspec.inspect.type_info(kind).fields}  # type: ignore[union-attr]
+    known = {f.name: f.type for f in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined, union-attr]
     for name, value in values.items():
         full = f"{where}{name}"
         if name not in known:
