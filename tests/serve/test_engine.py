@@ -238,7 +238,8 @@ def test_load_engine(run_folder: Path, engine: SearchEngine) -> None:
 def test_load_engine_with_a_second_stage(
     run_folder: Path, documents: Collection, encoder: Encoder, dense: Dense, bm25: BM25
 ) -> None:
-    reranker = LateInteractionReranker(PairFeatures.build(encoder, documents), weight=0.5, depth=15)
+    features, _ = PairFeatures.build(encoder, documents)
+    reranker = LateInteractionReranker(features, weight=0.5, depth=15)
     reranker.save(run_folder / "models" / "second_stage")
     (run_folder / "config.json").write_text(json.dumps({"config": {"candidates": 25}}))
     loaded = load_engine(run_folder)

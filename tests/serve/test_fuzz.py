@@ -1,6 +1,5 @@
 """500 malformed requests to a real server in a process of its own: no 5xx, no traceback, no hang, and it lives on."""
 
-# ruff: noqa: E501 (tables of malformed input)
 from __future__ import annotations
 
 import json

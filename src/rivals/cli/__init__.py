@@ -23,6 +23,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+__all__ = ["app", "main"]
+
 SecondStage = Literal["auto", "late-interaction", "list-wise", "cross-encoder", "none"]
 
 

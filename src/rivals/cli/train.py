@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rivals.data.dataset import Dataset
 from rivals.errors import RivalsError
@@ -72,7 +73,7 @@ def run_train(
     if seed is not None:
         settings = replace(settings, seed=seed)
     if any(data.values()):
-        given = {name: str(Path(value).resolve()) for name, value in data.items() if value}
+        given: dict[str, Any] = {name: str(Path(value).resolve()) for name, value in data.items() if value}
         settings = replace(settings, data=replace(settings.data, **given))
     if print_config:
         print(to_toml(settings), end="")

@@ -124,7 +124,7 @@ class Run:
             raise RivalsError(
                 f"a candidate names document row {document.max()}, but there are {len(documents)} documents"
             )
-        values: dict[str, NDArray[Any]] = {"document": document, "score": np.asarray(score, dtype=np.float32)}
+        values: dict[str, Any] = {"document": document, "score": np.asarray(score, dtype=np.float32)}
         if source is not None:
             values["source"] = np.asarray(source, dtype=np.int16)
         for name, column in (columns or {}).items():
@@ -189,7 +189,7 @@ class Run:
                     f"Run.replace cannot set '{name}'; use Run.rescored for scores, Run.build for candidates"
                 )
             if name in _COLUMNS:
-                column = np.asarray(value, dtype=_COLUMNS[name][0])
+                column: NDArray[Any] = np.asarray(value, dtype=_COLUMNS[name][0])
                 if column.shape != self.document.shape:
                     raise RivalsError(
                         f"run column '{name}' has {column.shape} values for {len(self.document)} candidates"
@@ -382,11 +382,14 @@ def concatenate(runs: Iterable[Run]) -> Run:
     def joined(name: str) -> NDArray[Any]:
         return np.concatenate([getattr(run, name) for run in runs])
 
+    columns: dict[str, Any] = {
+        name: joined(name) for name in (*_COLUMNS, "positive", "positive_score", "positive_relevance")
+    }
     return replace(
         first,
         queries=Collection.from_table(pa.concat_tables([run.queries.table for run in runs]), name=first.queries.name),
         offsets=lists.offsets_from_lengths(np.concatenate([np.diff(run.offsets) for run in runs])),
         positive_offsets=lists.offsets_from_lengths(np.concatenate([np.diff(run.positive_offsets) for run in runs])),
-        **{name: joined(name) for name in (*_COLUMNS, "positive", "positive_score", "positive_relevance")},
+        **columns,
         features={k: np.concatenate([run.features[k] for run in runs]) for k in first.features},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -112,7 +113,7 @@ class ContextRanker(nn.Module):
         self.positional = positional
         self.input_norm = _norm(norm, n_features) if input_norm else nn.Identity()
         layers: list[nn.Module] = []
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             layers += [nn.Linear(narrow, wide), _activation(fc_activation), nn.Dropout(fc_dropout)]
         self.fc = nn.Sequential(*layers)
         self.blocks = nn.ModuleList(_Block(widths[-1], heads, d_ff, dropout, norm) for _ in range(n_layers))
