@@ -102,9 +102,11 @@ def measure(workload: Workload, *, threads: int, quick: bool) -> dict[str, Any]:
         results[variant.name], repeats[variant.name] = _warm(variant, quick)
     checks = workload.checks(results) if workload.checks is not None else {}
     results.clear()
+    gc.freeze()  # what lives on by now is not searched for garbage again and again
     rounds = 1 if quick else workload.rounds
     alone = _take(workload, reference, _Samples(1, True), rounds, repeats)
     together = _take(workload, reference, _Samples(threads, False), rounds, repeats)
+    gc.unfreeze()
     set_threads(1)
     variants = {}
     for variant in workload.variants:
@@ -161,12 +163,10 @@ def _take(
 ) -> _Samples:
     set_threads(samples.threads)
     clock = time.process_time if samples.cpu else time.perf_counter
-    for kind in reference.kinds:
-        reference.seconds(kind, cpu=samples.cpu)
+    _ = [reference.seconds(kind, cpu=samples.cpu) for kind in reference.kinds]
     for number in range(rounds):
         for kind in reference.kinds:
-            seconds = reference.seconds(kind, cpu=samples.cpu)
-            if seconds is not None:
+            if (seconds := reference.seconds(kind, cpu=samples.cpu)) is not None:
                 samples.products.setdefault(kind, []).append(max(seconds, 1e-9))
         for variant in workload.variants if number % 2 == 0 else reversed(workload.variants):
             gc.collect()

@@ -26,7 +26,7 @@ def train(folder: Path, name: str) -> None:
     from rivals.training import LoopConfig, RetrieverConfig, train_retriever
     from tests.training.tiny import small_sample
 
-    train, dev = small_sample(96, 12)
+    train, dev = small_sample(64, 10)
     rng = np.random.default_rng(0)
     document = np.concatenate([rng.permutation(len(train.documents))[:6] for _ in range(len(train.queries))])
     offsets = np.arange(len(train.queries) + 1) * 6
