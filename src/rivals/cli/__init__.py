@@ -25,7 +25,7 @@ app = App(
 
 __all__ = ["app", "main"]
 
-SecondStage = Literal["auto", "late-interaction", "list-wise", "cross-encoder", "none"]
+SecondStage = Literal["auto", "all", "late-interaction", "list-wise", "cross-encoder", "none"]
 
 
 @app.command

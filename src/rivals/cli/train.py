@@ -38,13 +38,15 @@ def quick_config(config: ExperimentConfig, *, fast: bool = False, full: bool = F
     if fast:
         return replace(
             config,
-            max_length=128,
-            retriever=replace(config.retriever, max_steps=16, max_document_tokens=64, evaluations=1),
+            max_length=80,
+            retriever=replace(config.retriever, max_steps=12, max_document_tokens=64, evaluations=0),
         )
     if full:
+        kind = "all" if config.second_stage.kind == "auto" else config.second_stage.kind
         return replace(
             config,
-            retriever=replace(config.retriever, epochs=3, negatives=2, max_document_tokens=192, evaluations=6),
+            retriever=replace(config.retriever, epochs=4, negatives=2, max_document_tokens=192, evaluations=8),
+            second_stage=replace(config.second_stage, kind=kind),
         )
     return config
 

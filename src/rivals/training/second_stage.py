@@ -59,7 +59,7 @@ def fit_second_stage(
 
     Args:
         kind: "late-interaction" (a mixing weight, nothing to train), "list-wise" (a ranker over pair features), "cross-encoder",
-            "auto" (the first two, and the cross-encoder where a GPU makes it affordable), or "none".
+            "all" (these three), "auto" (the first two, and the cross-encoder where a GPU makes it affordable), or "none".
         first: the first stage over the same documents. depth: how many of its candidates are re-scored.
         features: token features of the documents, if they are there already. epochs: passes of training; 0 = what suits each kind.
 
@@ -86,7 +86,7 @@ def fit_second_stage(
     for name, stage in fitted.items():
         scores[name] = dev_score(stage(dev_run), dev)
     chosen = max(fitted, key=lambda name: scores[name], default="none")
-    if chosen == "none" or (kind == "auto" and scores[chosen] <= scores["first stage alone"]):
+    if chosen == "none" or (kind in ("auto", "all") and scores[chosen] <= scores["first stage alone"]):
         return SecondStageResult("none", scores, time.monotonic() - started)
     fitted[chosen].save(folder)
     return SecondStageResult(chosen, scores, time.monotonic() - started)
@@ -95,8 +95,11 @@ def fit_second_stage(
 def _kinds(kind: str, encoder: Encoder) -> set[str]:
     if kind == "auto":
         return {"late-interaction", "list-wise"} | ({"cross-encoder"} if encoder.device.type == "cuda" else set())
-    if kind not in ("late-interaction", "list-wise", "cross-encoder", "none"):
-        raise RivalsError(f"second stage '{kind}' is not known; use auto, late-interaction, list-wise, cross-encoder or none")
+    kinds = {"late-interaction", "list-wise", "cross-encoder"}
+    if kind == "all":
+        return kinds
+    if kind not in {*kinds, "none"}:
+        raise RivalsError(f"second stage '{kind}' is not known; use auto, all, late-interaction, list-wise, cross-encoder or none")
     return {kind} - {"none"}
 
 

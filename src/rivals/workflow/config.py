@@ -13,7 +13,7 @@ import msgspec
 
 from rivals.errors import DataError, RivalsError
 
-SecondStageKind = Literal["auto", "late-interaction", "list-wise", "cross-encoder", "none"]
+SecondStageKind = Literal["auto", "all", "late-interaction", "list-wise", "cross-encoder", "none"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class SecondStageConfig:
     """The second stage.
 
     Args:
-        kind: "auto" fits what the budget allows and takes the best on dev.
+        kind: "auto" fits what the budget allows and takes the best on dev; "all" fits every kind, however long it takes.
         depth: candidates of the first stage that are re-ranked.
         epochs: passes of the list-wise ranker or cross-encoder over the training queries.
     """

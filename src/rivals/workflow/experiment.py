@@ -43,7 +43,7 @@ DESCRIPTIONS = {
     "two-stage": "bm25 and the trained retriever, then the second stage",
 }
 MEASURES = ("nDCG@10", "RR@10", "R@10", "R@100", "P@1")
-_DEV_POOL_DEPTH = 10
+_DEV_POOL_DEPTH = 5
 _TIMED_QUERIES = 20
 
 Say = Callable[[str], None]
@@ -221,7 +221,7 @@ class Experiment:
     def _index(self) -> None:
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)  # the retriever is saved and the stage complete
         self.features: PairFeatures | None = None
-        if self.config.second_stage.kind in ("auto", "late-interaction", "list-wise"):
+        if self.config.second_stage.kind in ("auto", "all", "late-interaction", "list-wise"):
             self.features, vectors = PairFeatures.build(
                 self.trained, self.documents, folder=self.folder.vectors, description="Encoding answers, trained"
             )
