@@ -38,7 +38,7 @@ def quick_config(config: ExperimentConfig, *, fast: bool = False, full: bool = F
     if fast:
         return replace(
             config,
-            max_length=80,
+            max_length=64,
             retriever=replace(config.retriever, max_steps=12, max_document_tokens=64, evaluations=0),
         )
     if full:
