@@ -35,6 +35,8 @@ LANGUAGES: dict[str, tuple[str, str | None]] = {
     **{name: (name, name) for name in ("portuguese", "russian", "spanish", "swedish", "turkish")},
 }
 
+_STEMS_KEPT = 1 << 20  # words whose stems a BM25 remembers
+
 
 class Words:
     """Splits texts into the terms BM25 counts: lower case, words of two letters or more, no stop words, stemmed.
@@ -76,6 +78,8 @@ class Words:
             return word
         term = self._term_of.get(word)
         if term is None:
+            if len(self._term_of) >= _STEMS_KEPT:  # a server meets new words for ever
+                self._term_of.clear()
             term = self._term_of[word] = self.stemmer.stemWord(word)
         return term
 
