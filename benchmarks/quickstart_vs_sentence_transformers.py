@@ -5,7 +5,7 @@
 What is compared: `mine_hard_negatives` over all answers (one negative, relative margin 5 %, the rest default) and
 `SentenceTransformerTrainer` with `MultipleNegativesRankingLoss` and default arguments: batches of 8, learning rate 5e-5
 falling linearly, no warm-up, float32. It sees as many (question, answer) pairs as `rivals quickstart` does by default:
-one a training question. Nothing is written outside a temporary folder and nothing is read from the network.
+one a training question and pass. Nothing is written outside a temporary folder and nothing is read from the network.
 
 The seconds are those of mining and training, without imports, loading the model and evaluation. For ours take the
 seconds of the stages "mining" and "training" from a run folder's state.json and nDCG@10 of "retriever" from its
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--pairs",
         type=int,
         metavar="N",
-        help="pairs seen (one a training question); fewer only to try it out, without figures of quality",
+        help="pairs of a pass (one a training question); fewer only to try it out, without figures of quality",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (all cores)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there as well")
@@ -113,6 +113,7 @@ def _run(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, Any]
 
     from rivals.data import load_sample
     from rivals.models import resolve_model
+    from rivals.workflow.config import ExperimentConfig
 
     disable_progress_bars()
     set_seed(seed)
@@ -138,12 +139,13 @@ def _run(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, Any]
         verbose=False,
     )
     mining = time.perf_counter() - started
+    passes = ExperimentConfig().retriever.epochs
     wanted = options.pairs or len(questions)
     chosen = mined.shuffle(seed=seed).select(range(min(wanted, len(mined))))
     settings = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=options.batch,
-        max_steps=-(-wanted // options.batch),  # an epoch over the pairs, gone on with if mining gave fewer
+        max_steps=passes * -(-wanted // options.batch),  # passes over the pairs, gone on with if mining gave fewer
         seed=seed,
         use_cpu=True,
         report_to="none",
@@ -159,7 +161,7 @@ def _run(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, Any]
     return {
         "seed": seed,
         "pairs_mined": len(mined),
-        "pairs_seen": wanted,
+        "pairs_seen": passes * wanted,
         "steps": settings.max_steps,
         "learning_rate": settings.learning_rate,
         "seconds_mining": mining,

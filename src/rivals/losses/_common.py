@@ -14,6 +14,15 @@ from rivals.lists import compute_dtype
 Reduction = Literal["mean", "sum", "none", "list_mean"]
 
 
+class CheckedRows(NamedTuple):
+    """Labelled rows that passed the door: only the examples that are there, computed in float32 or float64."""
+
+    rows: Tensor
+    labels: Tensor
+    weight: Tensor | None
+    mask: Tensor
+
+
 class Checked(NamedTuple):
     """Lists that passed the door: computed in float32 or float64, and zero wherever the mask is False."""
 
@@ -44,6 +53,62 @@ def check_lists(
         weight = weight.to(dtype).masked_fill(~there, 0.0)
         check_not_negative(weight, "weight")
     return Checked(scores.to(dtype).masked_fill(~there, 0.0), relevance, there, weight)
+
+
+def check_targets(
+    scores: Tensor, targets: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: Reduction
+) -> Checked:
+    """Like `check_lists` for a loss whose targets are finite numbers of any sign (returned as `relevance`)."""
+    check_like(targets, scores, "targets")
+    lists = check_lists(scores, torch.zeros_like(scores), mask, weight, reduction)
+    targets = targets.to(lists.scores.dtype).masked_fill(~lists.mask, 0.0)
+    check_finite(targets, "targets")
+    return lists._replace(relevance=targets)
+
+
+def check_rows(
+    rows: Tensor,
+    labels: Tensor,
+    mask: Tensor | None,
+    *,
+    weight: Tensor | None = None,
+    name: str = "embeddings",
+    classes: bool = False,
+) -> CheckedRows:
+    """Check rows [N, D] with labels int[N] and leave out the examples whose mask is False.
+
+    With `classes` the rows are logits and every label of an example that is there must be one of their columns.
+    `CheckedRows.mask` is the mask [N] itself, to lay per-example results out again (`spread_rows`).
+    """
+    check_scores(rows, name, ndim=2)
+    check_shape(labels, (len(rows),), "labels", rows.device)
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise RivalsError(f"labels must be whole numbers; got {labels.dtype}")
+    there = torch.ones(len(rows), dtype=torch.bool, device=rows.device) if mask is None else mask
+    check_shape(there, (len(rows),), "mask", rows.device)
+    if there.dtype != torch.bool:
+        raise RivalsError(f"mask must be boolean (True = the example is there); got {there.dtype}")
+    if weight is not None:
+        check_shape(weight, (len(rows),), "weight", rows.device)
+        weight = weight[there].to(compute_dtype(rows))
+        check_not_negative(weight, "weight")
+    labels = labels[there]
+    if classes and rows.device.type == "cpu" and len(labels) and not torch.compiler.is_compiling():
+        lowest, highest = torch.aminmax(labels)
+        if lowest < 0 or highest >= rows.shape[1]:
+            raise RivalsError(
+                f"labels must lie in 0..{rows.shape[1] - 1}, the columns of {name}; found {int(lowest)} to {int(highest)}"
+            )
+    return CheckedRows(rows[there].to(compute_dtype(rows)), labels, weight, there)
+
+
+def spread_rows(values: Tensor, mask: Tensor) -> Tensor:
+    """Lay per-example values [number of True] out as [N], 0 where the mask is False.
+
+    >>> spread_rows(torch.tensor([1.0, 2.0]), torch.tensor([True, False, True])).tolist()
+    [1.0, 0.0, 2.0]
+    """
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
 def reduce_lists(total: Tensor, count: Tensor, reduction: Reduction) -> Tensor:
@@ -122,6 +187,16 @@ def check_not_negative(values: Tensor, name: str) -> None:
         raise RivalsError(
             f"{name} must be finite and not negative wherever there is a candidate; found {_worst(values)}"
         )
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raise if a value is NaN or infinite. Only on the CPU: elsewhere reading it would stall the device."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling() or values.numel() == 0:
+        return
+    lowest, highest = torch.aminmax(values.detach())
+    if not (math.isfinite(lowest.item()) and math.isfinite(highest.item())):
+        wrong = values[~torch.isfinite(values)]
+        raise RivalsError(f"{name} must be finite wherever there is a candidate; found {float(wrong.flatten()[0])}")
 
 
 def check_positive(value: float, name: str) -> None:

@@ -10,6 +10,8 @@ from torch import Tensor
 from rivals.errors import RivalsError
 from rivals.losses._common import Reduction, check_lists, reduce_lists
 
+__all__ = ["binary_cross_entropy_loss"]
+
 
 def binary_cross_entropy_loss(
     scores: Tensor,

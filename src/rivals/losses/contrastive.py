@@ -24,6 +24,8 @@ from rivals.losses._fused.info_nce import fused_in_batch_loss
 from rivals.losses._in_batch import Direction, Positives, in_batch_loss, joint_loss, list_losses, unit_rows
 from rivals.losses._pairs import SameGroup, check_assignment
 
+__all__ = ["in_batch_info_nce_loss", "info_nce_loss"]
+
 Targets = Literal["diagonal", "similarity"]
 FUSED_FROM = 4_096
 """From how many scores (queries times documents) fused="auto" takes the fused version."""

@@ -14,6 +14,8 @@ from rivals.losses._common import (
     reduce_lists,
 )
 
+__all__ = ["poly1_softmax_loss", "softmax_loss"]
+
 
 def softmax_loss(
     scores: Tensor,

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from rivals.losses._common import Reduction, check_lists, check_not_negative, check_shape, reduce_lists
 
+__all__ = ["pairwise_logistic_loss"]
+
 
 def pairwise_logistic_loss(
     scores: Tensor,

@@ -1,7 +1,4 @@
-"""One adapter per paper: a recorded case -> (our output, our gradients by input name).
-
-A case has `inputs` and `params` as the paper's card describes them; everything is computed in float64.
-"""
+"""Adapters of the retrieval papers: the multiple negatives ranking loss, routed experts, RankT5, NV-Retriever's mining."""
 
 from __future__ import annotations
 
@@ -22,14 +19,12 @@ from rivals.losses import (
 )
 from rivals.models.routed import RoutedExperts
 from rivals.negatives import KnownPositives, PositiveAware, Top
-
-Case = dict[str, Any]
-Adapter = Callable[[Case], tuple[Any, dict[str, Tensor]]]
+from tests.golden.adapters.case import Adapter, Case, gradients, leaf
 
 
 def multiple_negatives_ranking(case: Case) -> tuple[Any, dict[str, Tensor]]:
     """Paper 1: documents are the positives, then negatives_1, negatives_2, ...; temperature 1 / scale."""
-    tensors = {name: _leaf(values) for name, values in case["inputs"].items()}
+    tensors = {name: leaf(values) for name, values in case["inputs"].items()}
     negatives = sorted((n for n in tensors if n.startswith("negatives")), key=lambda n: int(n.rpartition("_")[2] or 0))
     documents = torch.cat([tensors["positives"], *(tensors[name] for name in negatives)])
     params = case["params"]
@@ -40,7 +35,7 @@ def multiple_negatives_ranking(case: Case) -> tuple[Any, dict[str, Tensor]]:
         temperature=1.0 / params.get("scale", 20.0),
         normalize={"cosine": True, "cos": True, "cos_sim": True, "dot": False, "dot_score": False}[similarity],
     )
-    return loss, _gradients(loss, tensors)
+    return loss, gradients(loss, tensors)
 
 
 def mixture_of_experts(case: Case) -> tuple[Any, dict[str, Tensor]]:
@@ -48,7 +43,7 @@ def mixture_of_experts(case: Case) -> tuple[Any, dict[str, Tensor]]:
     inputs, params = case["inputs"], case["params"]
     if "assignment" in inputs:
         return _routed(inputs)
-    tensors = {name: _leaf(inputs[name]) for name in ("a", "b")}
+    tensors = {name: leaf(inputs[name]) for name in ("a", "b")}
     plus = {"mnr": False, "mnr_plus": True}[params["kind"]]
     loss = in_batch_info_nce_loss(
         tensors["a"],
@@ -58,11 +53,11 @@ def mixture_of_experts(case: Case) -> tuple[Any, dict[str, Tensor]]:
         directions=("query_to_document", "document_to_query") if plus else ("query_to_document",),
         targets="similarity" if plus else "diagonal",
     )
-    return loss, _gradients(loss, tensors)
+    return loss, gradients(loss, tensors)
 
 
 def _routed(inputs: dict[str, Any]) -> tuple[Any, dict[str, Tensor]]:
-    hidden, weight, bias = (_leaf(inputs[name]) for name in ("hidden", "weight", "bias"))
+    hidden, weight, bias = (leaf(inputs[name]) for name in ("hidden", "weight", "bias"))
     number, out, width = weight.shape
     experts = RoutedExperts(nn.Linear(width, out, dtype=torch.float64), num_experts=number)
     with torch.no_grad():
@@ -90,7 +85,7 @@ RANKING_LOSSES: dict[str, Callable[..., Tensor]] = {
 def ranking_losses(case: Case) -> tuple[Any, dict[str, Tensor]]:
     """Paper 6: a loss by name over scores, relevance and, where given, mask."""
     inputs, params = case["inputs"], dict(case["params"])
-    scores = _leaf(inputs["scores"])
+    scores = leaf(inputs["scores"])
     mask = inputs.get("mask")
     loss = RANKING_LOSSES[params.pop("loss")](
         scores,
@@ -98,7 +93,7 @@ def ranking_losses(case: Case) -> tuple[Any, dict[str, Tensor]]:
         None if mask is None else torch.tensor(mask, dtype=torch.bool),
         **params,
     )
-    return loss, _gradients(loss, {"scores": scores})
+    return loss, gradients(loss, {"scores": scores})
 
 
 def positive_aware_mining(case: Case) -> tuple[Any, dict[str, Tensor]]:
@@ -150,18 +145,6 @@ def _candidates(scores: Any, positives: list[list[int]], params: dict[str, Any],
         positive_score=scores[owner, flat],
         score_kind="cosine",
     )
-
-
-def _leaf(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
-
-
-def _gradients(loss: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    found = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
-    zeros = (torch.zeros_like(tensor) for tensor in tensors.values())
-    return {
-        name: zero if gradient is None else gradient for name, gradient, zero in zip(tensors, found, zeros, strict=True)
-    }
 
 
 ADAPTERS: dict[int, Adapter] = {

@@ -1,0 +1,5 @@
+"""Losses over numbers."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,7 @@
+"""Adapters of the papers on lambda and RankNet losses."""
+
+from __future__ import annotations
+
+from tests.golden.adapters.case import Adapter
+
+ADAPTERS: dict[int, Adapter] = {}

@@ -1,0 +1,7 @@
+"""Declarations of the pair losses and recommender losses."""
+
+from __future__ import annotations
+
+from tests.laws.options._options import Options
+
+OPTIONS: dict[str, Options] = {}
