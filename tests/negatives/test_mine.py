@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rivals.data import Collection, Dataset, Judgements, Retriever, Run
+from rivals.data import Collection, Dataset, Judgements, Retriever, Run, load_run, save_run
 from rivals.errors import RivalsError
 from rivals.negatives import (
     KnownPositives,
@@ -18,9 +18,7 @@ from rivals.negatives import (
     Top,
     Uniform,
     mine_hard_negatives,
-    read_run,
     write_lists,
-    write_run,
     write_triples,
     write_tuples,
 )
@@ -111,7 +109,7 @@ def test_blocks_change_nothing(sampler, hold, tmp_path):
     for name in ours:
         if name != "scores":  # sums in another order
             assert ours[name] == theirs[name], name
-    stored = read_run(tmp_path / "run.parquet", dataset.queries, dataset.documents)
+    stored = load_run(tmp_path / "run.parquet", dataset.queries, dataset.documents)
     assert (stored.document == whole.run.document).all()
     assert (stored.reason == whole.run.reason).all()
     assert sampler.draw(stored, np.random.default_rng([5, 0, 0])).candidate.tolist() == whole.draw.candidate.tolist()
@@ -242,14 +240,14 @@ def test_files_refuse_what_they_cannot_hold(tmp_path):
         write_tuples(mined.run, mined.draw, tmp_path / "x.csv")
     with pytest.raises(RivalsError, match="the run it was drawn from"):
         write_triples(mined.run.take([0]), mined.draw, tmp_path / "x.jsonl")
-    write_run(mined.run, tmp_path / "run.parquet")
+    save_run(mined.run, tmp_path / "run.parquet")
     with pytest.raises(RivalsError, match="no document has the id"):
-        read_run(tmp_path / "run.parquet", dataset.queries, dataset.documents.take(range(5)))
+        load_run(tmp_path / "run.parquet", dataset.queries, dataset.documents.take(range(5)))
     (tmp_path / "run.parquet").write_bytes((tmp_path / "run.parquet").read_bytes()[:500])
-    with pytest.raises(RivalsError, match="not a run in Parquet"):
-        read_run(tmp_path / "run.parquet", dataset.queries, dataset.documents)
+    with pytest.raises(RivalsError, match="damaged or truncated"):
+        load_run(tmp_path / "run.parquet", dataset.queries, dataset.documents)
     with pytest.raises(RivalsError, match="no such file"):
-        read_run(tmp_path / "other.parquet", dataset.queries, dataset.documents)
+        load_run(tmp_path / "other.parquet", dataset.queries, dataset.documents)
 
 
 # -------------------------------------------------------------------------------------- planted false negatives

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rivals.negatives.audit import Example, MiningAudit, ScoreSummary
-    from rivals.negatives.export import Exported, read_run, write_lists, write_run, write_triples, write_tuples
+    from rivals.negatives.export import Exported, write_lists, write_triples, write_tuples
     from rivals.negatives.filters import (
         Duplicates,
         KnownPositives,
@@ -26,9 +26,7 @@ _HOME = {
     "MiningAudit": "audit",
     "ScoreSummary": "audit",
     "Exported": "export",
-    "read_run": "export",
     "write_lists": "export",
-    "write_run": "export",
     "write_triples": "export",
     "write_tuples": "export",
     "Duplicates": "filters",
@@ -64,13 +62,11 @@ __all__ = [
     "Uniform",
     "mine_hard_negatives",
     "positive_aware_mask",
-    "read_run",
     "swap_roles",
     "top_k_abs",
     "top_k_margin_pos",
     "top_k_perc_pos",
     "write_lists",
-    "write_run",
     "write_triples",
     "write_tuples",
 ]

@@ -11,11 +11,11 @@ from typing import Literal
 import numpy as np
 
 from rivals.data.dataset import Dataset
+from rivals.data.formats.run_files import RunWriter
 from rivals.data.pipeline import Retriever, Transform, check_same_documents
 from rivals.data.run import Run, concatenate
 from rivals.errors import RivalsError
 from rivals.negatives.audit import AuditBuilder, MiningAudit
-from rivals.negatives.export import RunWriter
 from rivals.negatives.filters import Duplicates, KnownPositives, PositiveAware
 from rivals.negatives.samplers import Draw, Sampler, Top, check_drawn
 from rivals.progress import progress
@@ -72,7 +72,7 @@ def mine_hard_negatives(
         top_k: candidates per query; known positives among them are marked, so allow for them.
         seed: of the draw, with the sampler's own.
         hold: keep "all" candidates in the returned run, or the "drawn" ones only.
-        output: write the marked run, all candidates, to this Parquet file as well (`read_run` reads it).
+        output: write the marked run, all candidates, to this Parquet file as well (`rivals.data.load_run` reads it).
         block: queries at a time; by default as many as have a million candidates.
         examples: suspected false negatives kept in the audit.
         show: show progress.

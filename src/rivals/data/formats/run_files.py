@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -48,8 +50,56 @@ def save_run(run: Run, path: PathLike, tag: str = "") -> None:
     if path.suffix.lower() != ".parquet":
         save_trec_run(run, path, tag)
         return
+    with RunWriter(path) as writer:
+        writer.add(run)
+
+
+class RunWriter:
+    """Writes the Parquet file of `save_run` block after block; it takes its name when the `with` block ends well.
+
+    >>> import tempfile
+    >>> run = Run.build(Collection(["q"], name="query"), Collection(["a", "b"]), [0, 2], [0, 1], [.9, .8])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunWriter(Path(folder) / "run.parquet") as writer:
+    ...         writer.add(run)
+    ...     load_run(Path(folder) / "run.parquet", run.queries, run.documents).document.tolist()
+    [0, 1]
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+        self._facts: dict[str, Any] | None = None
+        self._writer: Any = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> RunWriter:
+        self._out = self._stack.enter_context(atomic_file(self.path, "wb"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._stack.__exit__(kind, error, trace)
+
+    def add(self, run: Run) -> None:
+        """Append the queries of one run. All runs of a file need the same sources, reasons, features and metadata."""
+        import pyarrow.parquet as pq
+
+        facts: dict[str, Any] = {name: getattr(run, name) for name in _FACTS}
+        facts |= {"format": _FORMAT, "sources": list(run.sources), "reasons": list(run.reasons)}
+        table = _table(run).replace_schema_metadata({_KEY: json.dumps(facts).encode()})
+        if self._writer is None:
+            self._facts = facts
+            self._writer = pq.ParquetWriter(self._out, table.schema, compression="zstd", write_page_checksum=True)
+        elif facts != self._facts or table.schema != self._writer.schema:
+            raise RivalsError("the runs of one file need the same sources, reasons, features, scorer and seed")
+        self._writer.write_table(table)
+
+
+def _table(run: Run) -> Any:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     def ragged(values: Any, offsets: NDArray[np.int64]) -> pa.Array:
         return pa.LargeListArray.from_arrays(
@@ -66,11 +116,7 @@ def save_run(run: Run, path: PathLike, tag: str = "") -> None:
     positive = {"positive_id": ids.take(pa.array(run.positive))}
     positive |= {name: getattr(run, name) for name in ("positive_score", "positive_relevance")}
     columns |= {name: ragged(values, run.positive_offsets) for name, values in positive.items()}
-    facts: dict[str, Any] = {name: getattr(run, name) for name in _FACTS}
-    facts |= {"format": _FORMAT, "sources": list(run.sources), "reasons": list(run.reasons)}
-    table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(facts).encode()})
-    with atomic_file(path, "wb") as out:
-        pq.write_table(table, out, compression="zstd", write_page_checksum=True)
+    return pa.table(columns)
 
 
 def load_run(path: PathLike, queries: Collection | None = None, documents: Collection | None = None) -> Run:
