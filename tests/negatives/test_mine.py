@@ -139,6 +139,14 @@ def test_documents_without_texts_are_mined_and_noted():
     assert mined.audit.examples[0].document is None
 
 
+def test_nothing_left_can_be_allowed_and_is_noted():
+    source, dataset = toy()
+    mined = mine_hard_negatives(source, dataset, filters=PositiveAware(max_score=-1.0), allow_none=True, show=False)
+    assert not mined.draw.mask.any()
+    assert len(mined.negatives) == 0
+    assert "left no candidate to draw: 600 of 600" in str(mined.audit)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -54,6 +54,7 @@ def mine_hard_negatives(
     hold: Literal["all", "drawn"] = "all",
     output: str | Path | None = None,
     block: int | None = None,
+    allow_none: bool = False,
     examples: int = 20,
     show: bool = True,
 ) -> Mined:
@@ -74,6 +75,7 @@ def mine_hard_negatives(
         hold: keep "all" candidates in the returned run, or the "drawn" ones only.
         output: write the marked run, all candidates, to this Parquet file as well (`rivals.data.load_run` reads it).
         block: queries at a time; by default as many as have a million candidates.
+        allow_none: return an empty draw, with a note in the audit, where no query at all has a candidate left.
         examples: suspected false negatives kept in the audit.
         show: show progress.
 
@@ -83,7 +85,7 @@ def mine_hard_negatives(
     Raises:
         RivalsError: other documents than the source's, no query, a query without positive under a positive-aware filter
         (it is named),
-            nothing left to draw for any query, a filter that removed candidates, an option out of range.
+            nothing left to draw for any query without `allow_none`, a filter that removed candidates, an option out of range.
 
     >>> from rivals.data import Collection, Judgements
     >>> queries, documents = Collection(["q"], name="query"), Collection(["a", "b", "c"], ["yes", "no", "perhaps"])
@@ -135,7 +137,11 @@ def mine_hard_negatives(
         run = runs[0] if len(runs) == 1 else concatenate(runs)
         draw = draws[0] if len(draws) == 1 else Draw.concatenate(draws, [len(piece) for piece in runs])
         finished = audit.finish()
-        check_drawn(draw, sampler, proposed=finished.proposed, marked=finished.marked)
+        if allow_none and not draw.mask.any():
+            notes = (*finished.notes, f"the filters left no candidate to draw: {finished.marked} of {finished.proposed} are marked")
+            finished = replace(finished, notes=notes)
+        else:
+            check_drawn(draw, sampler, proposed=finished.proposed, marked=finished.marked)
     return Mined(run, draw, finished)
 
 

@@ -151,10 +151,13 @@ class Experiment:
             sampler=self._sampler(),
             top_k=options.candidates,
             seed=self.config.seed,
+            allow_none=True,
         )
         if self.world.is_main:
             self.folder.write_json("mining.json", _decoded(mined.audit.to_json()))
         self.say(str(mined.audit))
+        if not mined.draw.mask.any():
+            self.say("No hard negative is left; the retriever trains against the other answers of each batch alone.")
         return mined
 
     def _sampler(self) -> Sampler:
@@ -197,7 +200,7 @@ class Experiment:
             self.trained,
             self.train,
             config,
-            draw=lambda epoch: sampler.draw(marked, np.random.default_rng([seed, 23, epoch])),
+            draw=lambda epoch: sampler.draw_available(marked, np.random.default_rng([seed, 23, epoch])),
             mined=marked,
             dev=self.dev,
             dev_pool=self._dev_pool(),
