@@ -144,7 +144,7 @@ def test_nothing_left_can_be_allowed_and_is_noted():
     mined = mine_hard_negatives(source, dataset, filters=PositiveAware(max_score=-1.0), allow_none=True, show=False)
     assert not mined.draw.mask.any()
     assert len(mined.negatives) == 0
-    assert "left no candidate to draw: 600 of 600" in str(mined.audit)
+    assert "left no candidate to draw: 1200 of 1200" in str(mined.audit)
 
 
 @pytest.mark.parametrize(
