@@ -100,14 +100,17 @@ def test_int8_is_chosen_only_where_it_fits(encoder: Encoder, monkeypatch: pytest
     assert supports_int8(encoder.backbone)
     assert choose_dtype("int8", CPU, encoder.backbone) == torch.int8
     assert choose_dtype("auto", CPU, encoder.backbone) == torch.float32
+    assert choose_dtype("fast", CPU, encoder.backbone) == torch.int8
     assert choose_dtype("float32", CPU, encoder.backbone) == torch.float32
     other = torch.nn.Linear(3, 3)
+    assert choose_dtype("fast", CPU, other) == torch.float32
     with pytest.raises(RivalsError, match="'int8' is for"):
         choose_dtype("int8", CPU, other)
     encoder.backbone.config.hidden_act = "relu"
     assert not supports_int8(encoder.backbone)
     encoder.backbone.config.hidden_act = "gelu"
     monkeypatch.setattr("rivals.models._precision.int8_pays", lambda: False)
+    assert choose_dtype("fast", CPU, encoder.backbone) == torch.float32
     with pytest.raises(RivalsError, match="VNNI"):
         choose_dtype("int8", CPU, encoder.backbone)
 

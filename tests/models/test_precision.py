@@ -15,6 +15,7 @@ CPU = torch.device("cpu")
 def test_auto_follows_the_tiles_of_the_cpu(tiles: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
     assert choose_dtype("auto", CPU) == dtype
+    assert choose_dtype("fast", CPU) == dtype
     assert choose_dtype("bfloat16", CPU) == torch.bfloat16
 
 

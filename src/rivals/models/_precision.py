@@ -41,15 +41,23 @@ def bfloat16_pays(device: torch.device) -> bool:
 
 
 def choose_dtype(dtype: str, device: torch.device, module: nn.Module | None = None) -> torch.dtype:
-    """Return the dtype of a name; "auto" is bfloat16 where it pays, else float32. int8 must be asked for by name.
+    """Return the dtype of a name.
+
+    "auto" is bfloat16 where it pays, else float32; "fast" takes int8 before float32 where the machine multiplies it
+    fast and the module is of the kind it is made for (cosine with float32 about 0.998).
 
     Raises: RivalsError for a name not known, or int8 for a module or device it is not made for.
     """
+    if dtype not in (*_DTYPES, "auto", "fast"):
+        raise RivalsError(f"dtype {dtype!r} is not known; use auto, fast, float32, bfloat16 or int8")
+    if dtype in ("auto", "fast") and bfloat16_pays(device):
+        return torch.bfloat16
     if dtype == "auto":
-        return torch.bfloat16 if bfloat16_pays(device) else torch.float32
-    if dtype not in _DTYPES:
-        raise RivalsError(f"dtype {dtype!r} is not known; use auto, float32, bfloat16 or int8")
-    if dtype == "int8" and (device.type != "cpu" or module is None or not supports_int8(module) or not int8_pays()):
+        return torch.float32
+    int8_fits = device.type == "cpu" and module is not None and supports_int8(module) and int8_pays()
+    if dtype == "fast":
+        return torch.int8 if int8_fits else torch.float32
+    if dtype == "int8" and not int8_fits:
         raise RivalsError(
             "dtype 'int8' is for BERT encoders with gelu on a CPU with VNNI, with numba installed; use auto or float32"
         )

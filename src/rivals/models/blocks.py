@@ -77,7 +77,7 @@ def cached_block(
 
 def _key(encoder: Encoder, texts: Sequence[str], role: Literal["query", "document"], salt: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    about = (encoder.fingerprint(), salt, role, encoder.prompt_for(role), encoder.max_length, encoder.dtype)
+    about = (encoder.fingerprint(), salt, role, encoder.prompt_for(role), encoder.max_length, encoder.inference_dtype)
     for part in (*map(str, about), *texts):
         encoded = part.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "little") + encoded)

@@ -367,7 +367,7 @@ def load_engine(run_folder: str | Path, *, candidates: int | None = None, device
     if retriever.is_dir() and index.vectors is not None:
         from rivals.models import Encoder
 
-        encoder = Encoder.load(retriever, device=device)
+        encoder = Encoder.load(retriever, device=device, dtype=_evaluated(folder, "precision", "auto"))
         dense = index.dense(encoder, show_progress=False)
         if second_stage.is_dir():
             from rivals.models.rerank import load_reranker
@@ -378,17 +378,16 @@ def load_engine(run_folder: str | Path, *, candidates: int | None = None, device
         bm25=index.bm25,
         dense=dense,
         reranker=reranker,
-        candidates=_evaluated_candidates(folder) if candidates is None else candidates,
+        candidates=int(_evaluated(folder, "candidates", 100)) if candidates is None else candidates,
         name=folder.resolve().name,
     )
 
 
-def _evaluated_candidates(folder: Path) -> int:
+def _evaluated(folder: Path, option: str, otherwise: Any) -> Any:
+    """Return an option that the run was evaluated with, `otherwise` where it has none."""
     try:
-        return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]["candidates"])
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"].get(option, otherwise)
     except FileNotFoundError:
-        return 100
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{folder / 'config.json'} cannot be read ({error}); restore it, or say how many candidates"
-        ) from None
+        return otherwise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{folder / 'config.json'} cannot be read ({error}); restore it") from None

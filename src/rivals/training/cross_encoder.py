@@ -193,7 +193,7 @@ def fit_cross_encoder(
             raise RivalsError(f"cross-encoder option {name}={value} must be at least 1")
     with tempfile.TemporaryDirectory() as place:
         start = encoder.save(Path(place) / "encoder")
-        dtype = "auto" if encoder.dtype == "int8" else encoder.dtype
+        dtype = "auto" if encoder.dtype in ("int8", "fast") else encoder.dtype
         model = CrossEncoder.load(start, device=str(encoder.device), dtype=dtype, seed=seed)
     max_length = min(max_length, model.max_length)
     objective = CrossEncoderObjective(

@@ -120,7 +120,7 @@ class Experiment:
     @cached_property
     def untrained(self) -> Encoder:
         """The encoder as it comes."""
-        return Encoder.load(self.config.model, device=self.config.device, max_length=self.config.max_length or None)
+        return self._encoder(self.config.model, self.config.mining.precision)
 
     def _dense(self, encoder: Encoder, name: str, what: str) -> Dense:
         vectors = encode_in_blocks(
@@ -172,7 +172,7 @@ class Experiment:
     def _train(self) -> TrainingResult:
         options = self.config.retriever
         if self.folder.done("training"):
-            self.trained = Encoder.load(self.folder.retriever, device=self.config.device)
+            self.trained = self._encoder(self.folder.retriever, self.config.precision)
             return TrainingResult(**self.folder.read_json("training.json"))
         seed = self.config.seed
         loop = LoopConfig(
@@ -195,7 +195,7 @@ class Experiment:
             loop=loop,
         )
         sampler, marked = self._sampler(), self.mined.run
-        self.trained = Encoder.load(self.config.model, device=self.config.device, max_length=self.config.max_length or None)
+        self.trained = self._encoder(self.config.model, self.config.precision)
         result = train_retriever(
             self.trained,
             self.train,
@@ -215,6 +215,10 @@ class Experiment:
         best = f"; best on dev at step {result.best_step}: nDCG@10 {result.best_score:.4f}" if result.scores else ""
         self.say(f"Trained the retriever: {result.steps} steps in {result.seconds:.0f} s{best}")
         return result
+
+    def _encoder(self, name: str | Path, precision: str) -> Encoder:
+        max_length = None if name == self.folder.retriever else self.config.max_length or None
+        return Encoder.load(name, device=self.config.device, dtype=precision, max_length=max_length)
 
     def _dev_pool(self) -> NDArray[np.int64]:
         """Documents that dev queries are ranked against while training: their relevant ones and the hardest of both first stages."""
