@@ -12,7 +12,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-ENTRIES = ("encode", "top_k", "mining", "info_nce", "training_step", "metrics", "bm25")
+ENTRIES = (
+    "encode",
+    "top_k",
+    "mining",
+    "info_nce",
+    "metric_learning",
+    "pairwise",
+    "neural_ndcg",
+    "training_step",
+    "metrics",
+    "bm25",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

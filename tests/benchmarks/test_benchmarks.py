@@ -16,7 +16,10 @@ from benchmarks import __main__ as benchmarks
 ROOT = Path(__file__).resolve().parents[2]
 CASES = {
     "encode", "top_k/random", "top_k/clustered", "mining", "info_nce", "training_step", "metrics", "bm25/build",
-    "bm25/search",
+    "bm25/search", "metric_learning/multi_similarity", "metric_learning/circle", "metric_learning/triplet_hard",
+    "metric_learning/supervised_contrastive",
+    "pairwise/lambda", "pairwise/lambdarank", "pairwise/logistic", "pairwise/hinge",
+    "neural_ndcg",
 }  # fmt: skip
 
 
@@ -72,6 +75,16 @@ def test_figures_are_complete(report: dict[str, Any], case: str) -> None:
         ("top_k/clustered", "recall of faiss IndexFlatIP", 0.999, 1),
         ("mining", "queries with the same list", 0.9, 1),
         ("info_nce", "gradient difference", 0, 1e-5),
+        ("metric_learning/multi_similarity", "gradient difference", 0, 1e-4),
+        ("metric_learning/circle", "gradient difference", 0, 1e-4),
+        ("metric_learning/triplet_hard", "value difference", 0, 1e-5),
+        ("metric_learning/supervised_contrastive", "gradient difference", 0, 1e-4),
+        ("pairwise/lambda", "gradient difference", 0, 1e-4),
+        ("pairwise/lambdarank", "gradient difference", 0, 1e-4),
+        ("pairwise/logistic", "gradient difference", 0, 1e-4),
+        ("pairwise/hinge", "gradient difference", 0, 1e-4),
+        ("neural_ndcg", "value difference", 0, 1e-5),
+        ("neural_ndcg", "gradient difference", 0, 1e-4),
         ("metrics", "largest difference from pytrec_eval", 0, 1e-6),
         ("metrics", "largest difference from ir-measures", 0, 1e-6),
         ("bm25/search", "largest relative difference of best scores", 0, 1e-4),

@@ -45,7 +45,7 @@ class Subject:
 def loss_subjects(form: Form | None = None) -> list[Subject]:
     """Return every loss, plain and with its variants; those with laws of their own only under form="own"."""
     subjects = [
-        Subject(name, function, "own" if law.own_laws else classify(function), options)
+        Subject(name, function, "own" if law.own_laws else classify(function), {**law.always, **options})
         for name, function in LOSSES.items()
         for law in (OPTIONS.get(name, Options()),)
         for options in ({}, *law.variants)

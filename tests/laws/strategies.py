@@ -25,6 +25,7 @@ def problems(subject: Subject, dtype: torch.dtype = torch.float64) -> st.SearchS
         targets=subject.form == "targets",
         extra=tuple(sorted(subject.law.extra.items())),
         relevance=subject.law.relevance,
+        cosine=subject.law.cosine,
     )
 
 
@@ -36,12 +37,15 @@ def lists(
     targets: bool = False,
     extra: tuple[tuple[str, str], ...] = (),
     relevance: str = "graded",
+    cosine: bool = False,
 ) -> Lists:
     """Up to 4 lists of up to 6: scores without ties, relevance 0..3, some candidates and sometimes lists absent."""
     shape = draw(st.integers(1, 4)), draw(st.integers(1, 6))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     spread = draw(st.sampled_from([0.1, 1.0, 20.0]))
     scores = torch.randn(shape, generator=generator, dtype=torch.float64) * spread
+    if cosine:
+        scores = 0.95 * scores.tanh()
     judged, mask, weight = _judged(draw, shape, generator, dtype, weighted)
     if relevance == "binary":
         judged = (judged > 0).to(dtype)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rivals.errors import RivalsError
-from rivals.losses import in_batch_info_nce_loss, info_nce_loss
+from rivals.losses import in_batch_info_nce_loss, info_nce_loss, softmax_loss
 
 BOTH = ("query_to_document", "document_to_query")
 FOUR = (*BOTH, "query_to_query", "document_to_document")
@@ -82,12 +82,89 @@ def test_symmetric_averages_rows_and_columns() -> None:
     assert both.item() == pytest.approx(((by_row + by_column) / 2).item(), abs=1e-12)
 
 
+def test_a_margin_is_taken_off_the_positive_alone() -> None:
+    scores, relevance = rows([1, 2, 0.5]), rows([1, 0, 0])
+    lowered = info_nce_loss(rows([0.7, 2, 0.5]), relevance, temperature=0.5)
+    assert info_nce_loss(scores, relevance, temperature=0.5, margin=0.3).item() == pytest.approx(lowered.item())
+    both = info_nce_loss(scores, rows([1, 1, 0]), temperature=0.5, margin=0.3, positives="all")
+    moved = info_nce_loss(rows([0.7, 1.7, 0.5]), rows([1, 1, 0]), temperature=0.5, positives="all")
+    assert both.item() == pytest.approx(moved.item())
+
+
+def test_graded_positives_are_a_teachers_distribution() -> None:
+    scores, teacher = normal(3, 5), normal(3, 5, seed=1).softmax(-1)
+    expected = -(teacher * (scores / 0.3).log_softmax(-1)).sum(-1).mean()
+    found = info_nce_loss(scores, teacher, temperature=0.3, positives="graded")
+    assert found.item() == pytest.approx(expected.item(), abs=1e-12)
+    same = softmax_loss(scores, 7 * teacher, temperature=0.3, normalize_labels=True)
+    assert found.item() == pytest.approx(same.item(), abs=1e-12)
+    leaf = scores.clone().requires_grad_()
+    at_teacher = info_nce_loss(leaf, (scores / 0.3).softmax(-1), temperature=0.3, positives="graded")
+    assert torch.autograd.grad(at_teacher, leaf)[0].abs().max() < 1e-12
+    binary = (teacher > 0.2).double()
+    assert info_nce_loss(scores, binary, positives="graded").item() == pytest.approx(
+        info_nce_loss(scores, binary, positives="all").item()
+    )
+
+
+def test_decoupled_positives_do_not_compete_with_themselves() -> None:
+    scores, relevance = rows([1, 2, 0.5, 0.1]), rows([1, 1, 0, 0])
+    negatives = math.log(math.exp(0.5) + math.exp(0.1))
+    found = info_nce_loss(scores, relevance, temperature=1.0, positives="decoupled")
+    assert found.item() == pytest.approx(negatives - 1.5)
+    alone = rows([1, 2]).requires_grad_()
+    loss = info_nce_loss(alone, torch.ones(1, 2), positives="decoupled")
+    assert loss.item() == 0
+    assert (torch.autograd.grad(loss, alone)[0] == 0).all()
+
+
+def debiased_row(positives: list[float], negatives: list[float], prior: float, t: float, lowest: float) -> float:
+    """Chuang et al. (2020), eqs. 7 and 8, written down with the list's positives as the M samples."""
+    count = len(negatives)
+    mean_negative = sum(math.exp(s / t) for s in negatives) / count
+    mean_positive = sum(math.exp(s / t) for s in positives) / len(positives)
+    g = max((mean_negative - prior * mean_positive) / (1 - prior), math.exp(lowest / t))
+    losses = [-math.log(math.exp(s / t) / (math.exp(s / t) + count * g)) for s in positives]
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.1, 0.9])
+def test_the_debiased_estimator_of_chuang(prior: float) -> None:
+    scores, relevance = rows([0.6, 0.3, 0.5, -0.2, 0.1]), rows([1, 1, 0, 0, 0])
+    for positive in ([1, 1, 0, 0, 0], [1, 0, 0, 0, 0]):
+        relevance = rows(positive)
+        inside = [s for s, p in zip(scores[0].tolist(), positive, strict=True) if p]
+        outside = [s for s, p in zip(scores[0].tolist(), positive, strict=True) if not p]
+        for lowest in (-1.0, 0.0):
+            found = info_nce_loss(scores, relevance, temperature=0.5, positive_prior=prior, lowest_score=lowest)
+            expected = debiased_row(inside, outside, prior, 0.5, lowest if prior else -math.inf)
+            assert found.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_debiasing_counts_weights_and_private_negatives_as_candidates() -> None:
+    scores, relevance = rows([0.6, 0.5, 0.5, -0.2]), rows([1, 0, 0, 0])
+    options: dict[str, Any] = {"temperature": 0.5, "positive_prior": 0.2}
+    twice = info_nce_loss(scores, relevance, **options)
+    weighted = info_nce_loss(rows([0.6, 0.5, -0.2]), rows([1, 0, 0]), weight=rows([1, 2, 1]), **options)
+    assert weighted.item() == pytest.approx(twice.item(), abs=1e-12)
+    queries, documents = F.normalize(normal(1, 3)), F.normalize(normal(5, 3, seed=1))
+    shared = in_batch_info_nce_loss(queries, documents, **options)
+    private = in_batch_info_nce_loss(queries, documents[:1], negatives=documents[1:][None], **options)
+    assert private.item() == pytest.approx(shared.item(), abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [
         ({"temperature": 0.0}, "temperature"),
         ({"positives": "some"}, "positives"),
         ({"symmetric": True, "reduction": "none"}, "symmetric"),
+        ({"margin": -0.1}, "margin"),
+        ({"positive_prior": 1.0}, "positive_prior"),
+        ({"positive_prior": -0.1}, "positive_prior"),
+        ({"lowest_score": -math.inf}, "lowest_score"),
+        ({"positives": "graded", "margin": 0.1}, "graded"),
+        ({"positives": "graded", "positive_prior": 0.1}, "graded"),
     ],
 )
 def test_bad_options(options: dict[str, Any], name: str) -> None:
@@ -136,16 +213,23 @@ def test_a_batch_of_one_costs_exactly_nothing(fused: bool, directions: Any) -> N
     assert all((gradient == 0).all() for gradient in torch.autograd.grad(loss, (query, document)))
 
 
+RULES: list[dict[str, Any]] = [
+    {"positives": "each"},
+    {"positives": "all", "margin": 0.2},
+    {"positives": "graded"},
+    {"positives": "decoupled"},
+    {"positive_prior": 0.1},
+]
+
+
 def test_equals_the_ranking_form_on_cosines() -> None:
     queries, documents = normal(4, 3), normal(6, 3, seed=1)
     relevance, mask = (normal(4, 6, seed=2) > 0.5).double(), normal(4, 6, seed=3) > -1
     cosines = F.normalize(queries) @ F.normalize(documents).T
     for directions, symmetric in ((BOTH[:1], False), (BOTH, True)):
-        for positives in ("each", "all"):
-            expected = info_nce_loss(cosines, relevance, mask, symmetric=symmetric, positives=positives)
-            found = in_batch_info_nce_loss(
-                queries, documents, relevance, mask, directions=directions, positives=positives
-            )
+        for options in RULES:
+            expected = info_nce_loss(cosines, 2 * relevance, mask, symmetric=symmetric, **options)
+            found = in_batch_info_nce_loss(queries, documents, 2 * relevance, mask, directions=directions, **options)
             assert found.item() == pytest.approx(expected.item(), abs=1e-12)
 
 
@@ -196,6 +280,10 @@ def test_joint_puts_all_directions_under_one_softmax() -> None:
     assert found.item() == pytest.approx(torch.stack(terms).mean().item(), abs=1e-12)
     one_way = in_batch_info_nce_loss(queries, documents, joint=True)
     assert one_way.item() == pytest.approx(in_batch_info_nce_loss(queries, documents).item(), abs=1e-12)
+    with_margin = in_batch_info_nce_loss(queries, documents, joint=True, margin=0.2)
+    plain = in_batch_info_nce_loss(queries, documents, margin=0.2)
+    assert with_margin.item() == pytest.approx(plain.item(), abs=1e-12)
+    assert with_margin > one_way
 
 
 def test_zero_vectors_have_cosine_zero_and_no_gradient() -> None:
@@ -228,6 +316,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"targets": "best"}, "targets"),
     ({"targets": "similarity", "mask": torch.ones(3, 3, dtype=torch.bool)}, "targets"),
     ({"joint": True, "positives": "all"}, "joint"),
+    ({"joint": True, "positive_prior": 0.1}, "joint"),
+    ({"margin": float("nan")}, "margin"),
     ({"fused": "maybe"}, "fused"),
     ({"fused": True, "joint": True}, "fused"),
     ({"fused": True, "reduction": "none"}, "fused"),

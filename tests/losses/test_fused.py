@@ -86,6 +86,43 @@ def test_equals_the_readable_version(assignment: str, directions: Any) -> None:
         torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
 
 
+RULES: dict[str, dict[str, Any]] = {
+    "margin": {"margin": 0.3},
+    "margin, all": {"margin": 0.3, "positives": "all"},
+    "decoupled": {"positives": "decoupled"},
+    "debiased": {"positive_prior": 0.05},
+    "debiased, all": {"positive_prior": 0.1, "positives": "all", "margin": 0.1},
+    "debiased, decoupled": {"positive_prior": 0.05, "positives": "decoupled"},
+    "debiased to the bound": {"positive_prior": 0.9, "lowest_score": -0.5},
+    "graded": {"positives": "graded"},
+}
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("directions", DIRECTIONS, ids="+".join)
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_equals_the_readable_version(rule: str, directions: Any) -> None:
+    generator = torch.Generator().manual_seed(3)
+    soft = torch.rand(QUERIES, DOCUMENTS, generator=generator) * (torch.rand(QUERIES, 1, generator=generator) < 0.8)
+    chosen = assignments() | {
+        "soft": {"relevance": soft},
+        "soft, masked, weighted": assignments()["weighted"] | assignments()["masked"] | {"relevance": soft},
+    }
+    for given in chosen.values():
+        for temperature, normalize, reduction in ((0.5, True, "mean"), (0.01, True, "sum"), (0.7, False, "list_mean")):
+            options = {
+                **given,
+                **RULES[rule],
+                "directions": directions,
+                "temperature": temperature,
+                "normalize": normalize,
+                "reduction": reduction,
+            }
+            fast = value_and_gradients(True, torch.float64, True, **options)
+            plain = value_and_gradients(False, torch.float64, True, **options)
+            torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("directions", DIRECTIONS, ids="+".join)
 def test_float32_gradients_are_those_of_float64(directions: Any) -> None:
@@ -171,9 +208,35 @@ def test_auto_takes_it_for_large_batches_and_only_where_it_can(monkeypatch: pyte
     assert calls == [64]
 
 
-def test_never_holds_the_matrix() -> None:
+def test_weights_and_targets_that_learn_take_the_readable_version() -> None:
+    embeddings, learnt = torch.randn(64, 4), torch.rand(64, 64, requires_grad=True)
+    for options in ({"weight": learnt}, {"relevance": learnt, "positives": "graded"}):
+        loss = in_batch_info_nce_loss(embeddings, embeddings + 1, **options)  # type: ignore[arg-type]
+        assert (torch.autograd.grad(loss, learnt)[0] != 0).any()
+        with pytest.raises(RivalsError, match="gradient"):
+            in_batch_info_nce_loss(embeddings, embeddings, fused=True, **options)  # type: ignore[arg-type]
+
+
+def matrices(size: int) -> dict[str, dict[str, Any]]:
+    """Options without a matrix of their own, and some with one, which may not be copied as a whole."""
+    uniform = torch.rand(size, size)
+    groups = torch.arange(size) // 2
+    return {
+        "groups": {"query_groups": groups, "document_groups": groups},
+        "debiased": {"positive_prior": 0.1, "margin": 0.1},
+        "decoupled": {"positives": "decoupled", "positive_prior": 0.1},
+        "masked": {"mask": uniform < 0.9},
+        "weighted": {"weight": uniform, "positive_prior": 0.1},
+        "graded": {"relevance": uniform, "positives": "graded"},
+    }
+
+
+@pytest.mark.parametrize("options", matrices(1))
+def test_never_holds_the_matrix(options: str) -> None:
     size, width = 2048, 16
     embeddings = torch.randn(size, width, requires_grad=True)
+    given = matrices(size)[options]
+    known = {value.untyped_storage().data_ptr() for value in given.values() if isinstance(value, Tensor)}
     largest = 0
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
@@ -181,19 +244,12 @@ def test_never_holds_the_matrix() -> None:
             nonlocal largest
             result = function(*args, **(kwargs or {}))
             for tensor in result if isinstance(result, tuple | list) else [result]:
-                if isinstance(tensor, Tensor):
+                if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known:
                     largest = max(largest, tensor.untyped_storage().nbytes() // tensor.element_size())
             return result
 
-    groups = torch.arange(size) // 2
     with Watch():
-        in_batch_info_nce_loss(
-            embeddings,
-            embeddings.detach() + 1,
-            query_groups=groups,
-            document_groups=groups,
-            directions=DIRECTIONS[2],
-        ).backward()
+        in_batch_info_nce_loss(embeddings, embeddings.detach() + 1, directions=DIRECTIONS[2], **given).backward()
     assert 0 < largest <= fused_module.BLOCK_ELEMENTS < size * size
 
 

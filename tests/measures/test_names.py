@@ -27,6 +27,18 @@ from rivals.measures import ALIASES, MEASURES, Measure, known_measures, measure_
         ("Rprec", Measure("Rprec"), "Rprec"),
         ("Hit@5", Measure("Success", 5), "Success@5"),
         ("Judged@10", Measure("Judged", 10), "Judged@10"),
+        ("err@20", Measure("ERR", 20), "ERR@20"),
+        ("ERR(max=3)", Measure("ERR", max_grade=3), "ERR(max=3)"),
+        ("ERR(max=4)@5", Measure("ERR", 5), "ERR@5"),
+        ("RBP", Measure("RBP"), "RBP(p=0.8)"),
+        ("RBP(rel=2, p=.5)@10", Measure("RBP", 10, 2, p=0.5), "RBP(p=0.5, rel=2)@10"),
+        ("RBP(p=0.95,max=3)", Measure("RBP", p=0.95, max_grade=3), "RBP(p=0.95, max=3)"),
+        ("AUC", Measure("AUC"), "AUC"),
+        ("ROCAUC(max_fpr=0.1, rel=2)", Measure("AUC", None, 2, max_fpr=0.1), "AUC(rel=2, max_fpr=0.1)"),
+        ("tau", Measure("KendallTau"), "KendallTau"),
+        ("Spearman", Measure("Spearman"), "Spearman"),
+        ("PairAccuracy", Measure("PairAccuracy"), "PairAccuracy"),
+        ("RBO(p=0.7)@50", Measure("RBO", 50, p=0.7), "RBO(p=0.7)@50"),
     ],
 )
 def test_notation(text, measure, name):
@@ -39,11 +51,14 @@ def test_notation(text, measure, name):
 def test_names_are_those_of_ir_measures():
     import ir_measures
 
-    for name in ("nDCG@10", "RR@10", "RR", "R@100", "P(rel=2)@5", "AP@100", "Rprec", "Success@5", "Judged@10"):
+    for name in (
+        *("nDCG@10", "RR@10", "RR", "R@100", "P(rel=2)@5", "AP@100", "Rprec", "Success@5", "Judged@10"),
+        *("ERR@20", "RBP(p=0.5)@10"),
+    ):
         assert str(ir_measures.parse_measure(name)) == parse_measure(name).name
 
 
-@pytest.mark.parametrize("text", ["nDGC@10", "", "nDCG@", "nDCG@-1", "nDCG@10x", "ERR@20"])
+@pytest.mark.parametrize("text", ["nDGC@10", "", "nDCG@", "nDCG@-1", "nDCG@10x", "Bpref@20"])
 def test_unknown_names_list_the_known_ones(text):
     with pytest.raises(RivalsError) as fault:
         parse_measure(text)
@@ -61,6 +76,12 @@ def test_unknown_names_list_the_known_ones(text):
         ("Judged(rel=1)@5", "options: none"),
         ("Rprec@5", "no cut-off"),
         ("P@0", "at least 1"),
+        ("AUC@5", "no cut-off"),
+        ("Spearman(rel=1)", "options: none"),
+        ("RBP(p=1)", "between 0 and 1"),
+        ("ERR(max=0)", "above 0"),
+        ("AUC(max_fpr=2)", "at most 1"),
+        ("RBO(p=x)", "options: p="),
     ],
 )
 def test_options_that_do_not_fit(text, message):
@@ -72,7 +93,7 @@ def test_measure_all_equals_the_functions():
     rng = np.random.default_rng(0)
     scores, relevance = rng.standard_normal((8, 12)).astype(np.float32), rng.integers(0, 3, (8, 12))
     ideal = np.concatenate([relevance, rng.integers(0, 3, (8, 4))], axis=1)
-    values = measure_all(["nDCG@5", "R(rel=2)@3", "AP"], scores, relevance, ideal=ideal)
+    values = measure_all(["nDCG@5", "R(rel=2)@3", "AP", "ERR@3", "Tau", "RBO@4", "AUC"], scores, relevance, ideal=ideal)
     np.testing.assert_array_equal(values["nDCG@5"], ndcg(scores, relevance, k=5, ideal=ideal))
     total = (ideal >= 2).sum(-1)
     alone = recall(scores, relevance, k=3, relevance_level=2, total_relevant=total)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,36 +14,102 @@ from rivals.lists import masked_logsumexp
 from rivals.losses._common import Reduction, reduce_lists
 from rivals.losses._pairs import Assignment
 
-Positives = Literal["each", "all"]
+Positives = Literal["each", "all", "graded", "decoupled"]
 Direction = Literal["query_to_document", "document_to_query", "query_to_query", "document_to_document"]
 
 
+@dataclass(frozen=True)
+class Rule:
+    """How the candidates of a list compete; margin and the lowest score are logits, over the temperature already."""
+
+    positives: Positives = "each"
+    margin: float = 0.0
+    prior: float = 0.0
+    lowest: float = -math.inf
+
+    @property
+    def hides_positives(self) -> bool:
+        """Whether denominators are made from the negatives first, a positive being added afterwards, if at all."""
+        return self.positives in ("each", "decoupled") or self.prior > 0
+
+
+class Suspects(NamedTuple):
+    """What is expected of a negative that is a positive: log of its mean e^logit, and of the number of negatives [...]."""
+
+    log_mean: Tensor
+    log_mass: Tensor
+
+
 def list_losses(
-    logits: Tensor, positive: Tensor, there: Tensor, weight: Tensor | None, positives: Positives
+    logits: Tensor,
+    label: Tensor,
+    there: Tensor,
+    weight: Tensor | None,
+    rule: Rule,
+    suspects: Suspects | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return each list's loss, 0 where it has no positive, and whether it has one. All arguments are [..., C]."""
-    logits, share, negative = _weighted(logits, positive, there, weight)
+    """Return each list's loss, 0 where it has no positive, and whether it has one. All arguments are [..., C].
+
+    `label` above 0 marks a positive; its value counts under the rule "graded" alone. Without `suspects` a list's own
+    positives say what a false negative would score.
+    """
+    logits, share, negative, count = _weighted(logits, label, there, weight, rule)
     positive = share > 0
-    if positives == "all":
-        competing = masked_logsumexp(logits, positive | negative)
-        losses = competing.unsqueeze(-1) - logits
+    own = logits - rule.margin
+    if not rule.hides_positives:
+        losses = masked_logsumexp(own.where(positive, logits), positive | negative).unsqueeze(-1) - own
+        return (share * losses.masked_fill(~positive, 0.0)).sum(-1), positive.any(-1)
+    against, opposed = masked_logsumexp(logits, negative), negative.any(-1)
+    if rule.prior > 0:
+        if suspects is None:
+            log_share = share.masked_fill(~positive, 1.0).log()
+            suspects = Suspects(masked_logsumexp(logits + log_share, positive), log_count(count))
+        against = debiased(against, suspects, rule)
+    if rule.positives == "all":
+        competing = masked_logsumexp(own, positive)
+        against = torch.logaddexp(against.masked_fill(~opposed, -torch.inf), competing)
+        losses = against.unsqueeze(-1) - own
     else:
-        against = masked_logsumexp(logits, negative)
-        losses = -F.logsigmoid(logits - against.unsqueeze(-1))
-        losses = losses.masked_fill(~negative.any(-1, keepdim=True), 0.0)
+        gap = against.unsqueeze(-1) - own
+        losses = gap if rule.positives == "decoupled" else -F.logsigmoid(-gap)
+        losses = losses.masked_fill(~opposed.unsqueeze(-1), 0.0)
     return (share * losses.masked_fill(~positive, 0.0)).sum(-1), positive.any(-1)
 
 
-def _weighted(logits: Tensor, positive: Tensor, there: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits with log w added at negatives, each positive's share of its list, and the negatives."""
+def debiased(against: Tensor, suspects: Suspects, rule: Rule) -> Tensor:
+    """Take the expected share of positives out of negatives given by their log-sum-exp, bounded from below.
+
+    log max{ (e^against - prior e^(log_mass + log_mean)) / (1 - prior), e^(log_mass + lowest) }; -inf where nothing is
+    left and nothing bounds it. At that bound there is no gradient.
+    """
+    gap = suspects.log_mean + suspects.log_mass + math.log(rule.prior) - against
+    left = gap < 0
+    value = against + (-gap.masked_fill(~left, -1.0).expm1()).log() - math.log1p(-rule.prior)
+    floor = suspects.log_mass + rule.lowest
+    return value.where(left & (value > floor), floor)
+
+
+def log_count(count: Tensor) -> Tensor:
+    """Return log count, and 0 where there is nothing to count."""
+    return count.masked_fill(count == 0, 1.0).log()
+
+
+def _weighted(
+    logits: Tensor, label: Tensor, there: Tensor, weight: Tensor | None, rule: Rule
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return logits with log w added at negatives, each positive's share of its list, the negatives and their number."""
+    positive = (label > 0) & there
     negative = there & ~positive
-    share = (positive & there).to(logits.dtype)
-    if weight is not None:
+    share = label.to(logits.dtype).masked_fill(~positive, 0.0) if rule.positives == "graded" else positive.to(logits)
+    if weight is None:
+        count = negative.sum(-1).to(logits.dtype)
+    else:
         negative = negative & (weight > 0)
-        share = share * weight
+        share = share * weight.masked_fill(~positive, 0.0)
         logits = logits + weight.masked_fill(~negative, 1.0).log()
+        count = weight.masked_fill(~negative, 0.0).sum(-1)
     total = share.sum(-1, keepdim=True)
-    return logits, share / total.masked_fill(total == 0, 1.0), negative
+    return logits, share / total.masked_fill(total == 0, 1.0), negative, count
 
 
 def unit_rows(vectors: Tensor) -> Tensor:
@@ -68,27 +136,29 @@ def in_batch_loss(
     temperature: float,
     directions: tuple[Direction, ...],
     by_similarity: bool,
-    positives: Positives,
+    rule: Rule,
     reduction: Reduction,
     matmul_dtype: torch.dtype | None,
 ) -> Tensor:
     """The embedding form with one softmax a direction, averaged over directions. Embeddings are normalised already."""
-    positive, there = pairs.dense()
-    column_positive = positive
+    label, there = pairs.dense()
+    if rule.positives == "graded" and pairs.relevance is not None:
+        label = pairs.relevance.masked_fill(~there, 0)
+    column_label = label
     if by_similarity:
-        positive, column_positive = similarity_targets(queries, documents)
+        label, column_label = similarity_targets(queries, documents)
     logits = similarity(queries, documents, matmul_dtype) / temperature
     weight = None if pairs.weight is None else pairs.weight.to(logits.dtype)
     results = []
     for direction in directions:
         if direction == "document_to_query":
             columns = None if weight is None else weight.T
-            losses = list_losses(logits.T, column_positive.T, there.T, columns, positives)
+            losses = list_losses(logits.T, column_label.T, there.T, columns, rule)
         else:
-            row = (logits, positive, there, weight)
+            row = (logits, label, there, weight)
             if negatives is not None:
                 row = _with_private(row, queries, negatives, negative_mask, temperature, matmul_dtype)
-            losses = list_losses(*row, positives)
+            losses = list_losses(*row, rule)
         results.append(reduce_lists(*losses, reduction))
     return results[0] if len(results) == 1 else torch.stack(results).mean()
 
@@ -102,6 +172,7 @@ def joint_loss(
     negative_mask: Tensor | None,
     temperature: float,
     directions: tuple[Direction, ...],
+    rule: Rule,
     reduction: Reduction,
     matmul_dtype: torch.dtype | None,
 ) -> Tensor:
@@ -109,7 +180,7 @@ def joint_loss(
     positive, there = pairs.dense()
     logits = similarity(queries, documents, matmul_dtype) / temperature
     weight = None if pairs.weight is None else pairs.weight.to(logits.dtype)
-    weighted, share, negative = _weighted(logits, positive, there, weight)
+    weighted, share, negative, _ = _weighted(logits, positive, there, weight, rule)
     row, column = (share > 0).nonzero(as_tuple=True)
     rivals: list[tuple[Tensor, Tensor]] = []  # logits [P, n] and which of them are negatives of the pair
     if "query_to_document" in directions:
@@ -128,7 +199,7 @@ def joint_loss(
             ((similarity(documents, documents, matmul_dtype) / temperature)[column], (there & ~positive)[row])
         )
     against, competing = (torch.cat(part, dim=1) for part in zip(*rivals, strict=True))
-    losses = -F.logsigmoid(logits[row, column] - masked_logsumexp(against, competing))
+    losses = -F.logsigmoid(logits[row, column] - rule.margin - masked_logsumexp(against, competing))
     losses = losses.masked_fill(~competing.any(1), 0.0)
     total = torch.zeros_like(queries[:, 0]).index_add(0, row, share[row, column] * losses)
     return reduce_lists(total, (share > 0).any(1), reduction)
@@ -163,11 +234,11 @@ def _with_private(
     temperature: float,
     matmul_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    logits, positive, there, weight = row
+    logits, label, there, weight = row
     private, private_there = _private_logits(queries, negatives, negative_mask, temperature, matmul_dtype)
     return (
         torch.cat([logits, private], dim=1),
-        torch.cat([positive, torch.zeros_like(private_there)], dim=1),
+        torch.cat([label, torch.zeros_like(private_there, dtype=label.dtype)], dim=1),
         torch.cat([there, private_there], dim=1),
         None if weight is None else torch.cat([weight, torch.ones_like(private)], dim=1),
     )

@@ -1,6 +1,8 @@
 """How good a ranking is, how sure we are of it, and whether two differ.
 
-- `ranking`: nDCG, reciprocal rank, recall, precision, ... as functions `measure(scores, relevance, mask=None, *, ...)`.
+- `ranking`: nDCG, reciprocal rank, recall, precision, ... as functions `measure(scores, relevance, mask=None, *, ...)`;
+  `cascade`: ERR and RBP; `correlation`: Kendall, Spearman, rank-biased overlap, pair accuracy; `auc`.
+- `agreement`: Krippendorff's alpha.
 - `names`: the same by name (`parse_measure("nDCG@10")`), several with one sort (`measure_all`), and the table
   `MEASURES`.
 - `intervals`: bootstrap intervals of means over queries. `significance`: paired randomisation tests, corrections,
@@ -13,6 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rivals.measures.agreement import OrdinalThresholds, krippendorff_alpha
+    from rivals.measures.auc import auc, pooled_auc
+    from rivals.measures.cascade import expected_reciprocal_rank, rank_biased_precision
+    from rivals.measures.correlation import kendall_tau, pair_accuracy, rank_biased_overlap, spearman
     from rivals.measures.intervals import Interval, bootstrap_interval
     from rivals.measures.names import ALIASES, MEASURES, Measure, known_measures, measure_all, parse_measure
     from rivals.measures.ranking import (
@@ -39,29 +45,67 @@ __all__ = [
     "MEASURES",
     "Interval",
     "Measure",
+    "OrdinalThresholds",
+    "auc",
     "average_precision",
     "benjamini_hochberg",
     "bootstrap_interval",
     "dcg",
     "effect_size",
+    "expected_reciprocal_rank",
     "holm",
     "judged",
+    "kendall_tau",
     "known_measures",
+    "krippendorff_alpha",
     "measure_all",
     "minimal_detectable_difference",
     "ndcg",
+    "pair_accuracy",
     "parse_measure",
+    "pooled_auc",
     "precision",
     "r_precision",
     "randomisation_test",
+    "rank_biased_overlap",
+    "rank_biased_precision",
     "recall",
     "reciprocal_rank",
+    "spearman",
     "success",
 ]
 
 _HOMES = {
-    "intervals": ("Interval", "bootstrap_interval"),
-    "names": ("ALIASES", "MEASURES", "Measure", "known_measures", "measure_all", "parse_measure"),
+    "agreement": (
+        "OrdinalThresholds",
+        "krippendorff_alpha",
+    ),
+    "auc": (
+        "auc",
+        "pooled_auc",
+    ),
+    "cascade": (
+        "expected_reciprocal_rank",
+        "rank_biased_precision",
+    ),
+    "correlation": (
+        "kendall_tau",
+        "pair_accuracy",
+        "rank_biased_overlap",
+        "spearman",
+    ),
+    "intervals": (
+        "Interval",
+        "bootstrap_interval",
+    ),
+    "names": (
+        "ALIASES",
+        "MEASURES",
+        "Measure",
+        "known_measures",
+        "measure_all",
+        "parse_measure",
+    ),
     "significance": (
         "benjamini_hochberg",
         "effect_size",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rivals.errors import RivalsError
-from rivals.measures.ranked import RankedLists, largest
+from rivals.measures.ranked import RankedLists, largest, precise
 
 Gain: TypeAlias = Literal["linear", "exponential"]
 """What a grade is worth: itself, or 2^grade - 1."""
@@ -44,28 +44,28 @@ def ranked_reciprocal_rank(
     """Return RR@k of ranked lists, [L]; see `reciprocal_rank`."""
     relevant = lists.top(k) >= relevance_level
     if relevant.shape[1] == 0:
-        return _where_none(_float(total) * 0, total, empty)
+        return _where_none(precise(total) * 0, total, empty)
     first = relevant.to(torch.uint8).argmax(-1)
     found = relevant.gather(1, first[:, None])[:, 0]
-    return _where_none(_float(found) / (first + 1), total, empty)
+    return _where_none(precise(found) / (first + 1), total, empty)
 
 
 def ranked_recall(lists: RankedLists, *, k: int | None, relevance_level: float, total: Tensor, empty: Empty) -> Tensor:
     """Return R@k of ranked lists, [L]; see `recall`."""
-    return _share(_float((lists.top(k) >= relevance_level).sum(-1)), _float(total), empty)
+    return _share(precise((lists.top(k) >= relevance_level).sum(-1)), precise(total), empty)
 
 
 def ranked_precision(
     lists: RankedLists, *, k: int | None, relevance_level: float, total: Tensor, empty: Empty
 ) -> Tensor:
     """Return P@k of ranked lists, [L]; see `precision`."""
-    found = _float((lists.top(k) >= relevance_level).sum(-1))
+    found = precise((lists.top(k) >= relevance_level).sum(-1))
     return _where_none(found / (lists.count.clamp(min=1) if k is None else k), total, empty)
 
 
 def ranked_success(lists: RankedLists, *, k: int | None, relevance_level: float, total: Tensor, empty: Empty) -> Tensor:
     """Return Success@k of ranked lists, [L]; see `success`."""
-    return _where_none(_float((lists.top(k) >= relevance_level).any(-1)), total, empty)
+    return _where_none(precise((lists.top(k) >= relevance_level).any(-1)), total, empty)
 
 
 def ranked_average_precision(
@@ -75,15 +75,61 @@ def ranked_average_precision(
     row, place = (lists.top(k) >= relevance_level).nonzero(as_tuple=True)
     found = torch.bincount(row, minlength=len(total))
     nth = torch.arange(1, len(row) + 1, device=row.device) - (found.cumsum(0) - found)[row]
-    precisions = _float(nth) / (place + 1)
-    return _share(torch.zeros_like(_float(total)).index_add_(0, row, precisions), _float(total), empty)
+    precisions = precise(nth) / (place + 1)
+    return _share(torch.zeros_like(precise(total)).index_add_(0, row, precisions), precise(total), empty)
 
 
 def ranked_r_precision(lists: RankedLists, *, relevance_level: float, total: Tensor, empty: Empty) -> Tensor:
     """Return R-precision of ranked lists, [L]; see `r_precision`."""
     ranks = torch.arange(lists.relevance.shape[1], device=total.device)
     found = ((lists.relevance >= relevance_level) & (ranks < total[:, None])).sum(-1)
-    return _share(_float(found), _float(total), empty)
+    return _share(precise(found), precise(total), empty)
+
+
+def ranked_err(lists: RankedLists, *, k: int | None, max_grade: float) -> Tensor:
+    """Return ERR@k of ranked lists, [L]; see `expected_reciprocal_rank`."""
+    grades = _grades(lists, k, max_grade)
+    satisfied = (grades.exp2() - 1) / 2**max_grade
+    reached = (1 - satisfied).cumprod(1).roll(1, 1)
+    reached[:, :1] = 1
+    ranks = torch.arange(1, grades.shape[1] + 1, device=grades.device)
+    return (satisfied * reached / ranks).sum(1)
+
+
+def ranked_rbp(
+    lists: RankedLists, *, k: int | None, p: float, relevance_level: float, max_grade: float | None
+) -> Tensor:
+    """Return RBP@k of ranked lists, [L]; see `rank_biased_precision`."""
+    check_persistence(p)
+    if not relevance_level > 0:
+        raise RivalsError(f"relevance_level is {relevance_level}; it must be above 0")
+    if max_grade is None:
+        gains = precise(lists.top(k) >= relevance_level)
+    else:
+        gains = _grades(lists, k, max_grade) / max_grade
+    return gains @ ((1 - p) * p ** precise(torch.arange(gains.shape[1], device=gains.device)))
+
+
+def check_persistence(p: float) -> None:
+    """Raise unless the persistence of a reader lies between 0 and 1."""
+    if not 0 < p < 1:
+        raise RivalsError(f"p is {p}; the persistence must lie between 0 and 1")
+
+
+def check_empty(empty: Empty) -> None:
+    """Raise unless `empty` is one of the two."""
+    if empty not in ("zero", "nan"):
+        raise RivalsError(f"empty is '{empty}'; it can be 'zero' or 'nan'")
+
+
+def _grades(lists: RankedLists, k: int | None, max_grade: float) -> Tensor:
+    """Return the grades of the first k, at least 0, checked against the highest there can be."""
+    if not max_grade > 0:
+        raise RivalsError(f"max_grade is {max_grade}; it must be above 0, the highest grade of the scale")
+    grades = precise(lists.top(k)).nan_to_num(nan=0.0).clamp(min=0)
+    if grades.numel() and (highest := grades.max().item()) > max_grade:
+        raise RivalsError(f"relevance holds a grade of {highest:g}, above max_grade={max_grade:g}; set the scale's own")
+    return grades
 
 
 def ranked_judged(lists: RankedLists, *, k: int | None) -> Tensor:
@@ -91,7 +137,7 @@ def ranked_judged(lists: RankedLists, *, k: int | None) -> Tensor:
     top = lists.top(k)
     shown = lists.count.clamp(max=top.shape[1])
     present = torch.arange(top.shape[1], device=top.device) < shown[:, None]
-    return _float((present & ~top.isnan()).sum(-1)) / shown.clamp(min=1)
+    return precise((present & ~top.isnan()).sum(-1)) / shown.clamp(min=1)
 
 
 def _best_grades(grades: Tensor, k: int | None) -> Tensor:
@@ -106,20 +152,16 @@ def _best_grades(grades: Tensor, k: int | None) -> Tensor:
 
 def _discounted(grades: Tensor, gain: Gain) -> Tensor:
     """Sum gains of grades in rank order [L, D] over log2(1 + rank), in double precision."""
-    gains = torch.where(grades > 0, _float(grades), 0.0)
+    gains = torch.where(grades > 0, precise(grades), 0.0)
     if gain == "exponential":
         gains = gains.exp2() - 1
     elif gain != "linear":
         raise RivalsError(f"gain is '{gain}'; it can be 'linear' or 'exponential'")
     ranks = torch.arange(1, grades.shape[1] + 1, device=grades.device)
-    total = gains @ (1 / torch.log2(_float(ranks) + 1))
+    total = gains @ (1 / torch.log2(precise(ranks) + 1))
     if gain == "exponential" and not total.isfinite().all():
         raise RivalsError("the exponential gain 2^relevance overflows; scale the grades or use gain='linear'")
     return total
-
-
-def _float(values: Tensor) -> Tensor:
-    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 def _share(part: Tensor, whole: Tensor, empty: Empty) -> Tensor:
@@ -127,8 +169,5 @@ def _share(part: Tensor, whole: Tensor, empty: Empty) -> Tensor:
 
 
 def _where_none(values: Tensor, total: Tensor, empty: Empty) -> Tensor:
-    if empty == "zero":
-        return values.masked_fill(total == 0, 0.0)
-    if empty == "nan":
-        return values.masked_fill(total == 0, float("nan"))
-    raise RivalsError(f"empty is '{empty}'; it can be 'zero' or 'nan'")
+    check_empty(empty)
+    return values.masked_fill(total == 0, 0.0 if empty == "zero" else float("nan"))

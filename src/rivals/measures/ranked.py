@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -102,31 +102,12 @@ def rank_lists(
     >>> rank_lists(np.array([[.2, .7, .2]]), np.array([[1, 2, 3]])).relevance.tolist()
     [[2, 1, 3]]
     """
-    is_numpy = not isinstance(scores, Tensor)
-    scores = as_tensor(scores, "scores", None)
-    relevance = as_tensor(relevance, "relevance", scores.device)
-    if scores.dim() == 0:
-        raise RivalsError("scores must have at least one dimension, the candidates of one query")
-    if relevance.shape != scores.shape:
-        raise RivalsError(
-            f"relevance has shape {tuple(relevance.shape)} and scores {tuple(scores.shape)}; they must be equal"
-        )
-    shape, width = scores.shape[:-1], scores.shape[-1]
-    lists = shape.numel()
-    scores, relevance = scores.reshape(lists, width), relevance.reshape(lists, width)
-    if mask is not None:
-        mask = as_tensor(mask, "mask", scores.device)
-        if mask.dtype != torch.bool or mask.shape != (*shape, width):
-            raise RivalsError(
-                f"mask must be bool of shape {(*shape, width)}, not {mask.dtype} of shape {tuple(mask.shape)}"
-            )
-        mask = mask.reshape(lists, width)
-        relevance = relevance.masked_fill(~mask, 0)
-        count = mask.sum(-1)
-    else:
+    scores, relevance, mask, shape, is_numpy = _opened(scores, relevance, mask)
+    lists, width = scores.shape
+    if mask is None:
         count = torch.full((lists,), width, dtype=torch.int64, device=scores.device)
-    if _suspect(relevance) and relevance.isinf().any():
-        raise RivalsError("relevance holds an infinite value; grades must be finite (NaN means not judged)")
+    else:
+        count = mask.sum(-1)
     depth = width if depth is None else min(depth, width)
     if ranked:
         if mask is not None and (mask[:, 1:] & ~mask[:, :-1]).any():
@@ -134,10 +115,7 @@ def rank_lists(
                 "ranked=True needs the absent candidates last in every list; sort the lists or leave ranked out"
             )
         return RankedLists(relevance[:, :depth], relevance, count, shape, is_numpy)
-    if _suspect(scores):
-        missing = int((scores.isnan() if mask is None else scores.isnan() & mask).sum())
-        if missing:
-            raise RivalsError(f"{missing} of the scores are NaN; mask those candidates or mend the scorer")
+    _check_scores(scores, mask)
     if order is not None:
         places = order(scores, mask)[:, :depth]
     elif scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float16, torch.bfloat16):
@@ -145,6 +123,61 @@ def rank_lists(
     else:
         places = score_order(scores, mask)[:, :depth]
     return RankedLists(relevance.gather(1, places), relevance, count, shape, is_numpy)
+
+
+@dataclass(frozen=True)
+class PlainLists:
+    """L lists as they came, for measures that read the scores themselves: all [L, C], 0 where nothing is.
+
+    `scores` and `relevance` are float64 (float32 where a device has no float64), `mask` is bool, `shape` the leading
+    shape of the result.
+    """
+
+    scores: Tensor
+    relevance: Tensor
+    mask: Tensor
+    shape: torch.Size
+    numpy: bool
+
+    def output(self, values: Tensor) -> Any:
+        """Return values [L] in the leading shape, as numpy if numpy came in."""
+        return self.whole(values.reshape(self.shape))
+
+    def whole(self, values: Tensor) -> Any:
+        """Return values of any shape as they are, as numpy if numpy came in."""
+        return values.numpy() if self.numpy else values
+
+
+def plain_lists(
+    scores: Array, relevance: Array, mask: Array | None = None, *, unjudged: Literal["absent", "zero"] = "absent"
+) -> PlainLists:
+    """Check the three arrays and return them as `PlainLists`; relevance NaN (not judged) is left out or made 0.
+
+    Raises:
+        RivalsError: as `rank_lists`.
+
+    >>> plain_lists(np.array([.2, .7]), np.array([1, np.nan])).mask.tolist()
+    [[True, False]]
+    """
+    scores, relevance, mask, shape, is_numpy = _opened(scores, relevance, mask)
+    _check_scores(scores, mask)
+    present = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
+    if relevance.is_floating_point():
+        present = present & ~relevance.isnan() if unjudged == "absent" else present
+        relevance = relevance.nan_to_num(nan=0.0)
+    absent = ~present
+    return PlainLists(
+        precise(scores).masked_fill(absent, 0), precise(relevance).masked_fill(absent, 0), present, shape, is_numpy
+    )
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return values as float64, or float32 on a device without it.
+
+    >>> precise(torch.tensor([1])).dtype
+    torch.float64
+    """
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 def score_order(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -191,6 +224,43 @@ def largest(values: NDArray[Any], depth: int) -> NDArray[Any]:
     if width >= 512 and depth * 8 <= width:
         values = np.partition(values, width - depth, axis=-1)[..., width - depth :]
     return np.sort(values, axis=-1)[..., ::-1][..., :depth]
+
+
+def _opened(
+    scores: Array, relevance: Array, mask: Array | None
+) -> tuple[Tensor, Tensor, Tensor | None, torch.Size, bool]:
+    """Check the three arrays and bring them to [L, C], relevance 0 where masked; the leading shape; was it numpy."""
+    is_numpy = not isinstance(scores, Tensor)
+    scores = as_tensor(scores, "scores", None)
+    relevance = as_tensor(relevance, "relevance", scores.device)
+    if scores.dim() == 0:
+        raise RivalsError("scores must have at least one dimension, the candidates of one query")
+    if relevance.shape != scores.shape:
+        raise RivalsError(
+            f"relevance has shape {tuple(relevance.shape)} and scores {tuple(scores.shape)}; they must be equal"
+        )
+    shape, width = scores.shape[:-1], scores.shape[-1]
+    lists = shape.numel()
+    scores, relevance = scores.reshape(lists, width), relevance.reshape(lists, width)
+    if mask is not None:
+        mask = as_tensor(mask, "mask", scores.device)
+        if mask.dtype != torch.bool or mask.shape != (*shape, width):
+            raise RivalsError(
+                f"mask must be bool of shape {(*shape, width)}, not {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        mask = mask.reshape(lists, width)
+        relevance = relevance.masked_fill(~mask, 0)
+    if _suspect(relevance) and relevance.isinf().any():
+        raise RivalsError("relevance holds an infinite value; grades must be finite (NaN means not judged)")
+    return scores, relevance, mask, shape, is_numpy
+
+
+def _check_scores(scores: Tensor, mask: Tensor | None) -> None:
+    """Raise if the score of a present candidate is NaN."""
+    if _suspect(scores):
+        missing = int((scores.isnan() if mask is None else scores.isnan() & mask).sum())
+        if missing:
+            raise RivalsError(f"{missing} of the scores are NaN; mask those candidates or mend the scorer")
 
 
 def _suspect(values: Tensor) -> bool:

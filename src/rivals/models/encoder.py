@@ -71,8 +71,7 @@ class Encoder(nn.Module):
     def load(
         cls, name: str | os.PathLike[str], *, device: str = "auto", dtype: str = "auto", max_length: int | None = None
     ) -> Encoder:
-        """Load a model by folder or name; `dtype` is that of inference ("auto", "fast", "float32", "bfloat16",
-        "int8"), training is float32.
+        """Load a model by folder or name; `dtype` is that of inference (see `choose_dtype`), training is float32.
 
         Raises: ModelError when the folder is missing, damaged, or not an encoder, or max_length exceeds the model's
         positions.

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rivals import lists
+from rivals.errors import RivalsError
 from rivals.models.encoder import TokenVectors
 
 
@@ -68,3 +69,32 @@ def max_sim_pairs(
             peaks[filled] = np.maximum.reduceat(best, offsets[:-1][filled], axis=0)
             scores[places] = peaks.mean(axis=1)
     return scores
+
+
+def sentence_attention_score(
+    candidates: Tensor, sentences: Tensor, mask: Tensor | None = None, *, normalize: bool = True
+) -> Tensor:
+    """Return how much of a document every candidate covers, float[..., C]: its mean cosine, weighted by the cosine itself.
+
+    f_c = sum_k a_ck^2 / sum_k a_ck with a_ck the cosine of candidate c (`candidates` float[..., C, D]) and sentence k
+    (`sentences` float[..., K, D], `mask` bool[..., K]). Where the cosines sum to nearly 0 it is their plain mean. With
+    normalize=False the rows are taken to be unit vectors already.
+
+    Source: Sul and Choi (2023), BalSum, eq. 3 (paper 36); the guard is ours.
+
+    Raises:
+        RivalsError: vectors of different widths.
+
+    >>> sentence_attention_score(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
+    tensor([0.8500])
+    """
+    if candidates.shape[-1] != sentences.shape[-1]:
+        raise RivalsError(f"candidates are {candidates.shape[-1]} wide and sentences {sentences.shape[-1]}; they must agree")
+    there = torch.ones(sentences.shape[:-1], dtype=torch.bool, device=sentences.device) if mask is None else mask
+    sentences = sentences.masked_fill(~there.unsqueeze(-1), 0.0)
+    if normalize:
+        candidates, sentences = (torch.nn.functional.normalize(side, dim=-1) for side in (candidates, sentences))
+    cosine = candidates @ sentences.mT
+    total, number = cosine.sum(-1), there.sum(-1, keepdim=True).clamp(min=1)
+    small = total.abs() < 1e-6
+    return torch.where(small, total / number, cosine.square().sum(-1) / total.masked_fill(small, 1.0))

@@ -155,7 +155,8 @@ def merge_low_rank(
         )
     roots = [math.sqrt(product) for product in products]
     up, down = (
-        ties_merge([adapter[place] for adapter in adapters], roots, density=density, elect=elect) for place in (0, 1)
+        ties_merge(factors, roots, density=density, elect=elect)
+        for factors in ([adapter.up for adapter in adapters], [adapter.down for adapter in adapters])
     )
     return LowRank(up, down)
 

@@ -5,6 +5,9 @@ in place. With S_i the row sums of E over the negatives, u_ip = share_ip * sigmo
 positive and U_i = sum_p u_ip, the gradient of the loss with respect to L is E_ic U_i / S_i at a negative and -u_ip at
 a positive. So two more products, (E D) U / S and E' (q_b U / S), give both gradients; positives are few and are added
 by index. Documents looking at queries need the column sums first: one more pass over the blocks.
+
+What a rule does with a list's log-sum-exp and its positives (`_lists.compete`) costs nothing next to the products, so
+every rule goes through the same passes. Graded relevance is dense: there the push is a matrix, made block by block.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rivals.errors import RivalsError
 from rivals.losses._common import Reduction
-from rivals.losses._in_batch import Positives
+from rivals.losses._fused.lists import Targets, compete, finite, shares
+from rivals.losses._in_batch import Rule
 from rivals.losses._pairs import Assignment
 
 BLOCK_ELEMENTS = 1 << 20
@@ -36,11 +39,12 @@ class _Plan:
     column: Tensor  # int64[P]
     row_share: Tensor | None  # [P], the pair's part of the row loss, or None when the direction is off
     column_share: Tensor | None
+    targets: Targets | None  # graded relevance; then there are no positive pairs
     ignored: tuple[Tensor, Tensor] | None
     negative_mask: Tensor | None
     temperature: float
     normalize: bool
-    each: bool
+    rule: Rule
     matmul_dtype: torch.dtype | None
     with_gradient: bool
 
@@ -56,12 +60,16 @@ def fused_in_batch_loss(
     normalize: bool,
     rows: bool,
     columns: bool,
-    positives: Positives,
+    rule: Rule,
     reduction: Reduction,
     matmul_dtype: torch.dtype | None,
 ) -> Tensor:
     """The fast twin of `_in_batch.in_batch_loss`, for every reduction but "none". Embeddings are not normalised yet."""
-    row, column = pairs.positive_pairs()
+    graded = pairs.relevance if rule.positives == "graded" else None
+    if graded is None:
+        row, column = pairs.positive_pairs()
+    else:
+        row = column = torch.zeros(0, dtype=torch.int64, device=queries.device)
     weight = torch.ones(len(row), dtype=queries.dtype, device=queries.device)
     if pairs.weight is not None:
         weight = pairs.weight[row, column].to(queries.dtype).detach()
@@ -71,25 +79,19 @@ def fused_in_batch_loss(
         pairs=pairs,
         row=row,
         column=column,
-        row_share=_shares(row, weight, pairs.shape[0], reduction, scale) if rows else None,
-        column_share=_shares(column, weight, pairs.shape[1], reduction, scale) if columns else None,
+        row_share=shares(row, weight, pairs.shape[0], reduction, scale) if rows else None,
+        column_share=shares(column, weight, pairs.shape[1], reduction, scale) if columns else None,
+        targets=None if graded is None else Targets(pairs, graded, rows, columns, reduction, queries.dtype),
         ignored=pairs.ignored_pairs(),
         negative_mask=negative_mask,
         temperature=temperature,
         normalize=normalize,
-        each=positives == "each",
+        rule=rule,
         matmul_dtype=matmul_dtype,
         with_gradient=torch.is_grad_enabled(),
     )
     private = negatives if rows and negatives is not None and negatives.shape[1] > 0 else None
     return _InfoNCE.apply(queries, documents, private, plan)
-
-
-def _shares(index: Tensor, weight: Tensor, size: int, reduction: Reduction, scale: float) -> Tensor:
-    """Each pair's weight over its list's total, times what the reduction and the average over directions ask for."""
-    total = weight.new_zeros(size).index_add_(0, index, weight)
-    share = weight / total[index] * scale
-    return share if reduction == "sum" else share / (total > 0).sum().clamp(min=1)
 
 
 class _InfoNCE(torch.autograd.Function):
@@ -154,18 +156,23 @@ class _Pass:
         self.parts = [_slices(part) for part in torch.stack(searched).tolist()]
         # Cosines over t lie in [-1/t, 1/t]: when that is small, exponentials need no shift by the maximum.
         limit = 300.0 if queries.dtype == torch.float64 else 40.0
-        self.safe = plan.normalize and plan.pairs.weight is None and 1.0 / plan.temperature <= limit
+        self.safe = plan.normalize and plan.pairs.weight is None and 1.0 / plan.temperature + plan.rule.margin <= limit
 
     def run(self) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """Return the loss and the gradients of queries, documents and private negatives (None where not needed)."""
         plan = self.plan
         loss = self.queries.new_zeros(())
         if plan.column_share is not None:
-            self.column_lse, positive = self._column_pass()
-            pair_loss, self.column_push = self._push(self.column_lse[plan.column], positive, plan.column_share)
-            self.column_pull = torch.zeros_like(self.column_lse).index_add_(0, plan.column, self.column_push)
-            loss = loss + pair_loss
-        if plan.row_share is not None or any(self.needs):
+            self.column_lse, positive, count = self._column_pass()
+            if plan.targets is None:
+                part, self.column_push, self.column_pull = compete(
+                    self.column_lse, plan.column, positive, plan.column_share, count, plan.rule
+                )
+            else:
+                self.column_push, self.column_pull = positive, plan.targets.column_pull
+                part = (self.column_pull * finite(self.column_lse)).sum()
+            loss = loss + part
+        if plan.row_share is not None or plan.targets is not None or any(self.needs):
             for number in range(len(self.starts)):
                 loss = loss + self._row_block(number)
         if self.query_length is not None and self.grad_queries is not None:
@@ -174,63 +181,86 @@ class _Pass:
             _through_unit(self.grad_documents, self.documents, self.document_length)
         return loss, (self.grad_queries, self.grad_documents, self.grad_negatives)
 
-    def _logits(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a block's queries over t, its logits (-inf where nothing competes) and the logits of its positives."""
-        plan, start, pairs = self.plan, self.starts[number], self.parts[0][number]
-        scaled = self.queries[start : start + self.block] / plan.temperature
-        stop = start + len(scaled)
+    def _products(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return a block's queries over t and its logits."""
+        start = self.starts[number]
+        scaled = self.queries[start : start + self.block] / self.plan.temperature
         logits = self.buffer[: len(scaled)]
         if self.dtype == logits.dtype:
             torch.mm(scaled, self.documents_in.T, out=logits)
         else:
             logits.copy_(scaled.to(self.dtype) @ self.documents_in.T)
+        return scaled, logits
+
+    def _restrict(self, number: int, logits: Tensor, target: Tensor | None) -> Tensor:
+        """Write what competes over a block's logits, -inf where nothing does; return the logits of its positives."""
+        plan, start, pairs = self.plan, self.starts[number], self.parts[0][number]
+        stop = start + len(logits)
         row, column = plan.row[pairs] - start, plan.column[pairs]
         positive = logits[row, column]
         if plan.pairs.weight is not None:
-            logits += plan.pairs.weight[start:stop].to(logits.dtype).log()
+            log_weight = plan.pairs.weight[start:stop].to(logits.dtype).log()
+            logits += log_weight if target is None else log_weight.masked_fill_(target > 0, 0.0)
         if plan.pairs.mask is not None:
             logits.masked_fill_(~plan.pairs.mask[start:stop], -torch.inf)
         if plan.ignored is not None:
             ignored = self.parts[1][number]
             logits[plan.ignored[0][ignored] - start, plan.ignored[1][ignored]] = -torch.inf
-        logits[row, column] = torch.full_like(positive, -torch.inf) if plan.each else positive
-        return scaled, logits, positive
+        hidden = plan.rule.hides_positives
+        logits[row, column] = torch.full_like(positive, -torch.inf) if hidden else positive - plan.rule.margin
+        return positive
 
-    def _push(self, against: Tensor, positive: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of positives against their lists' log-sum-exp, and how hard each is pushed up."""
-        gap = against - positive
-        if self.plan.each:
-            return -(share * F.logsigmoid(-gap)).sum(), share * gap.sigmoid()
-        return (share * gap).sum(), share
+    def _count(self, number: int, logits: Tensor, dim: int) -> Tensor | None:
+        """Return how many negatives, by weight, compete in a block along `dim`; only a prior asks for it."""
+        if self.plan.rule.prior == 0:
+            return None
+        start, competing = self.starts[number], logits > -torch.inf
+        if self.plan.pairs.weight is None:
+            return competing.sum(dim).to(logits.dtype)
+        weight = self.plan.pairs.weight[start : start + len(logits)].to(logits.dtype)
+        return weight.masked_fill(~competing, 0.0).sum(dim)
 
-    def _column_pass(self) -> tuple[Tensor, Tensor]:
-        """Return every column's log-sum-exp over what competes there, and the logits of all positive pairs."""
-        width = self.plan.pairs.shape[1]
+    def _column_pass(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return every column's log-sum-exp over what competes there, the logits of all positives, and the counts."""
+        width, targets = self.plan.pairs.shape[1], self.plan.targets
         highest = self.queries.new_full((width,), 0.0 if self.safe else -torch.inf)
-        total = self.queries.new_zeros(width)
+        total, count = self.queries.new_zeros(width), None
         positives = []
-        for number in range(len(self.starts)):
-            _, logits, positive = self._logits(number)
-            positives.append(positive)
+        for number, start in enumerate(self.starts):
+            _, logits = self._products(number)
+            weighted = targets is not None and self.plan.pairs.weight is not None
+            target = targets.block(start, start + len(logits)) if targets is not None and weighted else None
+            positives.append(self._restrict(number, logits, target))
+            part = self._count(number, logits, 0)
+            count = part if count is None or part is None else count + part
             if not self.safe:
                 raised = torch.maximum(highest, logits.amax(0))
-                total *= (highest - _finite(raised)).exp()
-                logits -= _finite(raised)
+                total *= (highest - finite(raised)).exp()
+                logits -= finite(raised)
                 highest = raised
             total += logits.exp_().sum(0)
-        return _finite(highest) + total.log(), torch.cat(positives)
+        return finite(highest) + total.log(), torch.cat(positives), count
 
     def _row_block(self, number: int) -> Tensor:
         """Add a block's gradients and return its part of the row loss."""
         plan, start, pairs = self.plan, self.starts[number], self.parts[0][number]
-        scaled, logits, positive = self._logits(number)
-        loss, push = logits.new_zeros(()), torch.zeros_like(positive)
+        scaled, logits = self._products(number)
+        stop, loss = start + len(scaled), logits.new_zeros(())
+        target = pushed = None
+        if plan.targets is not None:
+            target = plan.targets.block(start, stop)
+            pushed = plan.targets.push(target, start, stop)
+            loss = loss - pushed.reshape(-1) @ logits.view(-1)
+        positive = self._restrict(number, logits, target)
+        push = torch.zeros_like(positive)
         factor = private = private_gradient = by_column = None
         if self.column_lse is not None and self.column_pull is not None and not self.safe:
-            by_column = (logits - _finite(self.column_lse)).exp_().mul_(self.column_pull)
+            by_column = (logits - finite(self.column_lse)).exp_().mul_(self.column_pull)
         if plan.row_share is not None:
+            count = self._count(number, logits, 1)
             if self.negatives is not None:
-                private = _Private(plan, self.negatives, scaled, start, start + len(scaled))
+                private = _Private(plan, self.negatives, scaled, start, stop)
+                count = None if count is None else count + (private.logits > -torch.inf).sum(1)
             shift = None if self.safe else _row_maximum(logits, private)
             exponentials = logits.exp_() if shift is None else logits.sub_(shift[:, None]).exp_()
             total = exponentials.sum(1)
@@ -239,10 +269,15 @@ class _Pass:
                 private_gradient = shifted.exp()
                 total = total + private_gradient.sum(1)
             against = total.log() if shift is None else total.log() + shift
-            row = plan.row[pairs] - start
-            loss, push = self._push(against[row], positive, plan.row_share[pairs])
+            if plan.targets is None:
+                row = plan.row[pairs] - start
+                part, push, pull = compete(against, row, positive, plan.row_share[pairs], count, plan.rule)
+            else:
+                pull = plan.targets.row_pull[start:stop]
+                part = (pull * finite(against)).sum()
+            loss = loss + part
             # The clamp serves lists without a rival: their numerator is 0.
-            factor = torch.zeros_like(total).index_add_(0, row, push) / total.clamp(min=torch.finfo(total.dtype).tiny)
+            factor = pull / total.clamp(min=torch.finfo(total.dtype).tiny)
             if private_gradient is not None:
                 private_gradient = private_gradient * factor[:, None]
         elif self.safe:
@@ -252,6 +287,9 @@ class _Pass:
         if self.column_push is not None:
             push = push + self.column_push[pairs]
             logits, factor = self._both_ways(logits, factor, by_column), None
+        if pushed is not None:
+            logits = (logits if factor is None else logits.mul_(factor[:, None])).sub_(pushed)
+            factor = None
         self._add_gradients(number, scaled, logits, factor, push)
         if private is not None and private_gradient is not None:
             self._add_private(start, scaled, private, private_gradient)
@@ -263,7 +301,7 @@ class _Pass:
         assert self.column_pull is not None
         if by_column is not None:
             return by_column if factor is None else exponentials.mul_(factor[:, None]).add_(by_column)
-        pull = self.column_pull * (-_finite(self.column_lse)).exp()
+        pull = self.column_pull * (-finite(self.column_lse)).exp()
         return exponentials.mul_(pull if factor is None else factor[:, None] + pull)
 
     def _add_gradients(
@@ -308,15 +346,11 @@ def _slices(ends: list[int]) -> list[slice]:
     return [slice(first, last) for first, last in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def _finite(values: Tensor) -> Tensor:
-    return values.masked_fill(values == -torch.inf, 0.0)
-
-
 def _row_maximum(logits: Tensor, private: _Private | None) -> Tensor:
     highest = logits.amax(1)
     if private is not None:
         highest = torch.maximum(highest, private.logits.amax(1))
-    return _finite(highest)
+    return finite(highest)
 
 
 def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,83 @@
+"""What the scripts on classes and labels share: choosing a setting on validation, and measures of a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from papers.common.data import Split, folder, generator, sentence_vectors, standardise
+from rivals.measures import average_precision
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+def choose(grid: Iterable[S], train: Callable[[S], tuple[float, R]]) -> R:
+    """Train with every setting and return what the one best on validation gave: `train` returns (validation, result)."""
+    found = [train(setting) for setting in grid]
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def label_map(scores: Tensor, relevance: Tensor) -> float:
+    """Return the mean over labels of average precision, of the labels that have a positive here."""
+    kept = relevance.sum(0) > 0
+    return float(average_precision(scores.T[kept], relevance.T[kept]).mean())
+
+
+def macro_f1(scores: Tensor, relevance: Tensor) -> float:
+    """Return the mean over labels of F1 at logit 0, of the labels that have a positive here."""
+    kept = relevance.sum(0) > 0
+    guess, truth = scores[:, kept] > 0, relevance[:, kept] > 0
+    right = (guess & truth).sum(0)
+    return float((2 * right / (guess.sum(0) + truth.sum(0)).clamp(min=1)).mean())
+
+
+def f1(scores: Tensor, labels: Tensor, threshold: float = 0.0) -> float:
+    """Return F1 of scores above a threshold against labels 0 and 1."""
+    guess, truth = scores > threshold, labels > 0
+    return float(2 * (guess & truth).sum() / (guess.sum() + truth.sum()).clamp(min=1))
+
+
+def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
+    """Return the threshold with the highest F1 here: a score above it is a positive."""
+    order = scores.argsort(descending=True)
+    hits = (labels[order] > 0).cumsum(0)
+    value = 2 * hits / (torch.arange(1, len(scores) + 1) + hits[-1])
+    last = int(value.argmax())
+    after = scores[order[last + 1]] if last + 1 < len(scores) else scores[order[last]] - 1
+    return float((scores[order[last]] + after) / 2)
+
+
+def calibration(log_probabilities: Tensor, labels: Tensor, bins: int = 15) -> tuple[float, float]:
+    """Return the expected calibration error over equal bins and the gap mean confidence - accuracy."""
+    confidence, guess = log_probabilities.exp().max(-1)
+    right = (guess == labels).float()
+    places = (confidence * bins).long().clamp(max=bins - 1)
+    gaps = torch.zeros(bins).index_add_(0, places, confidence - right)
+    return float(gaps.abs().sum() / len(labels)), float((confidence - right).mean())
+
+
+def intents(seed: int, *, classes: int = 77, each: int = 39) -> Split:
+    """BANKING77 questions as standardised MiniLM vectors: the first `classes` intents, `each` questions of each.
+
+    Split 60 / 20 / 20 at random.
+    """
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(folder("banking77") / "queries.parquet").to_pylist()
+    names = sorted({row["intent"] for row in rows})
+    groups: dict[str, list[str]] = {name: [] for name in names}
+    for row in rows:
+        if len(groups[row["intent"]]) < 39:
+            groups[row["intent"]].append(row["text"])
+    texts = [text for name in names for text in groups[name]]
+    labels = torch.tensor([number for number, name in enumerate(names) for _ in groups[name]])
+    position = torch.tensor([place for name in names for place in range(len(groups[name]))])
+    kept = (labels < classes) & (position < each)
+    vectors, labels = sentence_vectors(texts, "banking77")[kept], labels[kept]
+    order = torch.randperm(len(labels), generator=generator(seed))
+    parts = order.split([len(order) * 6 // 10, len(order) * 2 // 10, len(order) - len(order) * 8 // 10])
+    return standardise(Split(*((vectors[part], labels[part]) for part in parts)))
