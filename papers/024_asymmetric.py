@@ -23,7 +23,8 @@ ARMS: dict[str, list[Loss]] = {
     "cross entropy": [binary_cross_entropy_loss],
     "focal": [lambda s, y, g=g: sigmoid_focal_loss(s, y, gamma=g, alpha=None) for g in (1.0, 2.0)],
     "asymmetric": [
-        lambda s, y, g=g, c=c: asymmetric_loss(s, y, gamma_neg=g, clip=c) for g, c in ((2.0, 0.0), (4.0, 0.0), (4.0, 0.05))
+        lambda s, y, g=g, c=c: asymmetric_loss(s, y, gamma_neg=g, clip=c)
+        for g, c in ((2.0, 0.0), (4.0, 0.0), (4.0, 0.05))
     ],
 }
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from papers.common.data import Split, folder, generator, sentence_vectors, standardise
+from papers.common.training import batches, fit, mlp
 from rivals.measures import average_precision
 
 S = TypeVar("S")
@@ -19,6 +21,39 @@ def choose(grid: Iterable[S], train: Callable[[S], tuple[float, R]]) -> R:
     """Train with every setting and return what the one best on validation gave: `train` returns (validation, result)."""
     found = [train(setting) for setting in grid]
     return max(found, key=lambda pair: pair[0])[1]
+
+
+def best_model(
+    split: Split,
+    losses: Sequence[Callable[[Tensor, Tensor], Tensor]],
+    measure: Callable[[Tensor, Tensor], float],
+    *,
+    out: int,
+    rates: Sequence[float],
+    seed: int,
+    steps: int,
+    hidden: Sequence[int] = (64,),
+    size: int = 64,
+) -> nn.Sequential:
+    """Train a perceptron with every loss(scores, labels) and learning rate; return the best by validation measure."""
+    (x, y), (x_val, y_val), _ = split
+
+    def train(setting: tuple[Callable[[Tensor, Tensor], Tensor], float]) -> tuple[float, nn.Sequential]:
+        loss, rate = setting
+        model = mlp(x.shape[1], out, hidden=hidden, seed=seed)
+        value = fit(
+            model,
+            lambda rows: loss(model(x[rows]), y[rows]),
+            batches(len(x), size, seed=seed),
+            steps=steps,
+            learning_rate=rate,
+            validate=lambda: measure(model(x_val), y_val),
+            every=50,
+            seed=seed,
+        )
+        return value or 0.0, model
+
+    return choose(itertools.product(losses, rates), train)
 
 
 def label_map(scores: Tensor, relevance: Tensor) -> float:
@@ -43,6 +78,7 @@ def f1(scores: Tensor, labels: Tensor, threshold: float = 0.0) -> float:
 
 def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
     """Return the threshold with the highest F1 here: a score above it is a positive."""
+    scores = scores.detach()
     order = scores.argsort(descending=True)
     hits = (labels[order] > 0).cumsum(0)
     value = 2 * hits / (torch.arange(1, len(scores) + 1) + hits[-1])
@@ -79,5 +115,7 @@ def intents(seed: int, *, classes: int = 77, each: int = 39) -> Split:
     kept = (labels < classes) & (position < each)
     vectors, labels = sentence_vectors(texts, "banking77")[kept], labels[kept]
     order = torch.randperm(len(labels), generator=generator(seed))
-    parts = order.split([len(order) * 6 // 10, len(order) * 2 // 10, len(order) - len(order) * 8 // 10])
+    parts = order.split(
+        [len(order) * 6 // 10, len(order) * 2 // 10, len(order) - len(order) * 6 // 10 - len(order) * 2 // 10]
+    )
     return standardise(Split(*((vectors[part], labels[part]) for part in parts)))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from papers.common.data import Interactions, RankedSplit, generator
 from papers.common.training import batches, fit, mlp
 from rivals.measures import ndcg
+from rivals.models.simplex import SimpleX
 
 Option = TypeVar("Option")
 Model = TypeVar("Model")
@@ -71,22 +72,11 @@ def train_scorer(
     return best, scorer
 
 
-class Factors(nn.Module):
-    """Unit vectors of users and items; scores are cosines."""
-
-    def __init__(self, users: int, items: int, *, dimension: int = 32, seed: int = 0) -> None:
-        super().__init__()
-        draw = generator(seed)
-        self.users = nn.Parameter(torch.randn(users, dimension, generator=draw) * 0.1)
-        self.items = nn.Parameter(torch.randn(items, dimension, generator=draw) * 0.1)
-
-    def user(self, rows: Tensor) -> Tensor:
-        """Return the vectors of users."""
-        return nn.functional.normalize(self.users[rows], dim=-1)
-
-    def item(self, rows: Tensor) -> Tensor:
-        """Return the vectors of items."""
-        return nn.functional.normalize(self.items[rows], dim=-1)
+def factors(data: Interactions, *, dimension: int = 32, seed: int = 0) -> SimpleX:
+    """Return unit vectors of users and items, without history: matrix factorisation by cosine."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return SimpleX(data.users, data.items, dimension=dimension, pooling=None, dropout=0.0)
 
 
 def recommended_ndcg(data: Interactions, scores: Tensor, *, test: bool, k: int = 20) -> float:
@@ -112,13 +102,13 @@ def train_factors(
     false_share: float = 0.0,
     size: int = 512,
     steps: int | None = None,
-) -> tuple[float, Factors]:
+) -> tuple[float, SimpleX]:
     """Train factors on (liked item, uniform negatives); return nDCG@20 on validation and the factors.
 
     The negatives are drawn once a batch for all its rows. `false_share` of each row's are replaced by other items that
     its user likes: false negatives by design. The loss is given cosines [B, 1 + negatives] and their relevance.
     """
-    model, draw = Factors(data.users, data.items, seed=seed), generator(seed + 1)
+    model, draw = factors(data, seed=seed), generator(seed + 1)
     false = round(negatives * false_share)
     order = torch.argsort(data.train[:, 0], stable=True)
     liked, counts = data.train[order, 1], torch.bincount(data.train[:, 0], minlength=data.users)
@@ -152,7 +142,13 @@ def train_factors(
     return best, model
 
 
-def factor_ndcg(data: Interactions, model: Factors) -> float:
+def factor_ndcg(data: Interactions, model: SimpleX) -> float:
     """Return nDCG@20 of factors on the test items."""
     everyone = model.user(torch.arange(data.users)) @ model.item(torch.arange(data.items)).T
     return recommended_ndcg(data, everyone, test=True)
+
+
+def mean_over_splits(seed: int, count: int, one: Callable[[int], dict[str, float]]) -> dict[str, float]:
+    """Return the mean of the figures of `count` splits: a test part of 40 queries alone is too noisy."""
+    found = [one(seed * count + split) for split in range(count)]
+    return {name: sum(figures[name] for figures in found) / count for name in found[0]}

@@ -1,4 +1,4 @@
-"""The command line: `rivals quickstart | train | mine | evaluate | search | serve`.
+"""The command line: `rivals quickstart | train | mine | evaluate | search | serve | losses | measures`.
 
 Importing this module loads no torch; each command imports what it needs when it runs.
 """
@@ -309,6 +309,56 @@ def serve(run: str, *, host: str = "127.0.0.1", port: int = 8080, api_key: str =
     from rivals.cli.search import run_serve
 
     run_serve(run=run, host=host, port=port, api_key=api_key or os.environ.get("RIVALS_API_KEY", ""), device=device)
+
+
+@app.command
+def losses(name: str = "", *, paper: int = 0, task: str = "", form: str = "", parts: bool = False) -> None:
+    """List the losses, or show one: formula, shapes, when to use it, relations, source, cost, example.
+
+    Example: rivals losses info_nce
+
+    Parameters
+    ----------
+    name
+        The loss to show, by any name people use: info_nce, "InfoNCE", RankNet, dpo. Without a name all are listed.
+    paper
+        Only what comes from the paper of this number, parts included.
+    task
+        Only what is for this task: regression, binary, multiclass, multilabel, ranking, retrieval, recommendation,
+        metric-learning, preference, generation, rag.
+    form
+        Only what takes this form of data: lists, targets, labels, "labelled rows", embeddings, pairs, preferences, other.
+    parts
+        Also list what stands beside the losses: samplers, weights, queues, modules.
+    """
+    from rivals.cli.losses import run_losses
+
+    run_losses(name=name, paper=paper, task=task, form=form, parts=parts)
+
+
+@app.command
+def measures(name: str = "", *, paper: int = 0, task: str = "", form: str = "", parts: bool = False) -> None:
+    """List the measures, or show one: formula, shapes, when to use it, source, example.
+
+    Example: rivals measures ndcg
+
+    Parameters
+    ----------
+    name
+        The measure to show: ndcg, nDCG@10, MRR, f1_score. Without a name all are listed.
+    paper
+        Only what comes from the paper of this number, parts included.
+    task
+        Only what is for this task: regression, binary, multiclass, multilabel, ranking, retrieval, recommendation,
+        metric-learning, preference, generation, rag.
+    form
+        Only what takes this form of data: lists, targets, labels, other.
+    parts
+        Also list what stands beside the measures: intervals, tests of significance, names.
+    """
+    from rivals.cli.losses import run_measures
+
+    run_measures(name=name, paper=paper, task=task, form=form, parts=parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

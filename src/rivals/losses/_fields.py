@@ -13,7 +13,7 @@ FIELDS = ("Formula", "Shapes", "When to use", "Relations", "Source", "Raises", "
 """The fields every public loss has, in this order, after one line of summary."""
 
 _HEADING = re.compile(r"^([A-Z][A-Za-z ]+):$")
-_PAPERS = re.compile(r"\bPapers? (\d+(?:(?:, | and )\d+)*)")
+_PAPERS = re.compile(r"\bpapers? (\d+(?:(?:, | and )\d+)*)", re.IGNORECASE)
 
 
 def docstring_fields(function: Callable[..., Any]) -> dict[str, str]:
@@ -55,5 +55,14 @@ def source_papers(fields: dict[str, str]) -> tuple[int, ...]:
     >>> source_papers({"Source": "Cao et al. (2007). Papers 6, 4 and 11."})
     (4, 6, 11)
     """
-    found = {int(number) for match in _PAPERS.findall(fields["Source"]) for number in re.findall(r"\d+", match)}
-    return tuple(sorted(found))
+    return papers_in(fields["Source"])
+
+
+def papers_in(text: str) -> tuple[int, ...]:
+    """Return the numbers of the papers a text names, rising.
+
+    >>> papers_in("Kendall (1938). Papers 55,\\n42 and 78; the gap: paper 56.")
+    (42, 55, 56, 78)
+    """
+    found = _PAPERS.findall(" ".join(text.split()))
+    return tuple(sorted({int(number) for match in found for number in re.findall(r"\d+", match)}))

@@ -275,7 +275,7 @@ def needs_generator(generator: torch.Generator | None) -> torch.Generator:
 
 
 def pick_one(chosen: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw the place of one True in every list of `chosen` [..., C], evenly: one number a list, so padding is neutral."""
+    """Draw one True of every list of `chosen` [..., C], evenly, and return its place; padding draws no number."""
     draw = torch.rand(chosen.shape[:-1], generator=generator, dtype=torch.float64, device=generator.device)
     number = (draw.to(chosen.device) * chosen.sum(-1)).long().unsqueeze(-1)
     return (chosen & (chosen.cumsum(-1) == number + 1)).int().argmax(-1, keepdim=True)

@@ -227,8 +227,8 @@ def in_batch_supervised_contrastive_loss(
     """Supervised contrastive loss (SupCon): InfoNCE of every row over all others, the rows of its label as positives.
 
     Formula:
-        L_i = -1/|P_i| sum_{p in P_i} log [ e^{s_ip/t} / sum_{a != i} e^{s_ia/t} ], s_ij = cos(e_i, e_j): `info_nce_loss`
-        with positives="all". positives="each": the other positives do not compete with p. Mean over the anchors with
+        L_i = -1/|P_i| sum_{p in P_i} log [ e^{s_ip/t} / sum_{a != i} e^{s_ia/t} ], s_ij = cos(e_i, e_j), which is
+        `info_nce_loss` with positives="all". positives="each": the other positives do not compete with p. Mean over the anchors with
         a positive; "mean_positive": over those with a loss above 0.
 
     Shapes:

@@ -1,4 +1,4 @@
-"""Metric learning on Euclidean distances: every row of a labelled batch against all others, as in `losses/metric.py`."""
+"""Metric learning on Euclidean distances: every row of a labelled batch against all others."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def in_batch_triplet_loss(
         term over a batch is twice the distance to the nearest separated arrangement (`triplet_separation_gap`).
 
     Source:
-        Hermans et al. (2017), eqs. 5 and 9; Schroff et al. (2015), FaceNet, eq. 3; Xu et al. (2022). Papers 12, 75.
+        Hermans et al. (2017), eq. 5; Schroff et al. (2015), FaceNet, eq. 3; Xu et al. (2022). Papers 12, 75.
         "hard" with reduction="mean_positive" equals pytorch-metric-learning's TripletMarginLoss with BatchHardMiner.
 
     Raises:

@@ -44,7 +44,7 @@ class Triplets(NamedTuple):
 def relative_similarity_miner(
     scores: Tensor, relevance: Tensor, mask: Tensor | None = None, *, epsilon: float = 0.1
 ) -> MinedPairs:
-    """Keep the pairs that compete: positives not clearly above all negatives, negatives not clearly below all positives.
+    """Keep the pairs that compete: positives not clearly above every negative, negatives not clearly below every one.
 
     A positive stays if its score is below the list's best negative + epsilon, a negative if it is above the worst
     positive - epsilon; both bounds come from the unmined list, and a list without positives or negatives keeps none.
@@ -176,7 +176,7 @@ def whisker_filter(values: Tensor, mask: Tensor | None = None, *, whisker: float
     Returns:
         bool[..., C], False where the mask is.
 
-    Source: Jung et al. (2022), UNPG, section 3.3, and its `box_and_whisker_algorithm`, whose quartiles these are.
+    Source: Jung et al. (2022), UNPG, and its `box_and_whisker_algorithm`, whose quartiles these are.
     Paper 14.
 
     Raises RivalsError: a negative whisker, a mask of another shape or dtype.

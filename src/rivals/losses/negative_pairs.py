@@ -70,7 +70,7 @@ def unified_negative_pair_loss(
         margin=`magnitude_margin(norms)`. detach_pairs=True: the pairs weigh, but are not moved.
 
     Source:
-        Jung et al. (2022), eqs. 6 and 7, and the released code, which this follows: quartiles without interpolation, no
+        Jung et al. (2022), UNPG, and the released code, which this follows: quartiles without interpolation, no
         guard beyond pi. Paper 14. Cosines are kept 1e-7 away from +-1 for ArcFace, unlike there.
 
     Raises:
@@ -130,7 +130,8 @@ def negative_pair_similarities(embeddings: Tensor, labels: Tensor, mask: Tensor 
 
     Raises RivalsError: shapes, dtypes or devices that do not fit, labels that are not whole numbers.
 
-    >>> negative_pair_similarities(torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]]), torch.tensor([0, 0, 1])).tolist()
+    >>> rows = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
+    >>> negative_pair_similarities(rows, torch.tensor([0, 0, 1])).tolist()
     [-1.0, 0.0]
     """
     rows = check_rows(embeddings, labels, mask)

@@ -76,9 +76,10 @@ def multi_similarity_loss(
         sum e^{-alpha (s_m - s_p)}), and so for negatives.
 
     Source:
-        Wang et al. (2019), eqs. 11 to 15. Paper 41. Defaults alpha, beta and epsilon are the paper's; its threshold is 1, that of its code
-        and of pytorch-metric-learning 0.5, followed here. "skip" is what the authors' code does, "partial" what
-        pytorch-metric-learning does; the authors' code also leaves out exact duplicates of the anchor, not so here.
+        Wang et al. (2019), eqs. 11 to 15. Paper 41. Defaults alpha, beta and epsilon are the paper's; its threshold is
+        1, that of its code and of pytorch-metric-learning 0.5, followed here. "skip" is what the authors' code does,
+        "partial" what pytorch-metric-learning does; the authors' code also leaves out exact duplicates of the anchor,
+        not so here.
 
     Raises:
         RivalsError: shapes, dtypes or devices that do not fit, a non-boolean mask, negative or NaN relevance or
@@ -263,7 +264,7 @@ def triplet_loss(
         large scale; with `soft` and margin 0, of two candidates, `pairwise_logistic_loss`.
 
     Source:
-        Hermans et al. (2017), eqs. 5 and 9; Schroff et al. (2015), FaceNet, eq. 3 and section 3.2 (semi-hard; where no
+        Hermans et al. (2017), eq. 5; Schroff et al. (2015), FaceNet, eq. 3 and section 3.2 (semi-hard; where no
         negative is farther than the positive the farthest is taken, as TensorFlow Addons does). Papers 12, 37, 68.
 
     Raises:

@@ -87,7 +87,7 @@ def margin_logits(
         (`magnitude_margin`); radians for "arcface".
 
     Source: Wang et al. (2018), CosFace, eq. 4; Deng et al. (2019), ArcFace, eq. 3; Liu et al. (2017), SphereFace,
-    eq. 8. Papers 44, 14, 117.
+    eq. 7. Papers 44, 14, 117.
 
     Raises RivalsError: a label outside 0..K - 1, a negative margin, a SphereFace margin that is not a whole number, an
     unknown head or beyond_pi.
@@ -257,7 +257,7 @@ def sphereface_loss(
         margin 1: cross entropy over the (scaled) cosines.
 
     Source:
-        Liu et al. (2017), eq. 8; pytorch-metric-learning's SphereFaceLoss. Paper 44.
+        Liu et al. (2017), eq. 7; pytorch-metric-learning's SphereFaceLoss. Paper 44.
 
     Raises:
         RivalsError: shapes, dtypes or devices that do not fit, labels outside 0..K - 1, negative or NaN weight or

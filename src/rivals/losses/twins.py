@@ -33,8 +33,8 @@ def barlow_twins_loss(
     """Barlow Twins: the dimensions of two views correlate with themselves and with nothing else.
 
     Formula:
-        L = sum_i (1 - C_ii)^2 + w sum_{i != j} C_ij^2, w = `redundancy_weight`, C = Z' Z2 / N the correlations [D, D] of
-        the two views, each dimension standardised over the batch: (z - mean) / sqrt(variance + eps), divisor N.
+        L = sum_i (1 - C_ii)^2 + w sum_{i != j} C_ij^2, w = `redundancy_weight`, C = Z1' Z2 / N the correlations [D, D]
+        of the two views, each dimension standardised over the batch: (z - mean) / sqrt(variance + eps), divisor N.
 
     Shapes:
         left, right float[N, D] (row i of both: one example), mask bool[N] (False = no example) -> scalar. No

@@ -1,7 +1,7 @@
 """How good a ranking is, how sure we are of it, and whether two differ.
 
 - `ranking`: nDCG, reciprocal rank, recall, precision, ... as functions `measure(scores, relevance, mask=None, *, ...)`;
-  `cascade`: ERR and RBP; `correlation`: Kendall, Spearman, rank-biased overlap, pair accuracy; `auc`.
+  `cascade`: ERR and RBP; `correlation`: Kendall, Spearman, rank-biased overlap, pair accuracy; `roc`: AUC.
 - `agreement`: Krippendorff's alpha.
 - `names`: the same by name (`parse_measure("nDCG@10")`), several with one sort (`measure_all`), and the table
   `MEASURES`.
@@ -16,8 +16,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rivals.measures.agreement import OrdinalThresholds, krippendorff_alpha
-    from rivals.measures.auc import auc, pooled_auc
+    from rivals.measures.calibration import (
+        CalibrationReport,
+        ReliabilityCurve,
+        brier_score,
+        calibration_report,
+        classwise_calibration_error,
+        expected_calibration_error,
+        negative_log_likelihood,
+        reliability_curve,
+    )
     from rivals.measures.cascade import expected_reciprocal_rank, rank_biased_precision
+    from rivals.measures.classification import (
+        Rates,
+        classification_rates,
+        confusion_matrix,
+        f_score,
+        hamming_error,
+        jaccard_accuracy,
+        label_average_precision,
+        multiclass_auc,
+        subset_accuracy,
+    )
     from rivals.measures.correlation import kendall_tau, pair_accuracy, rank_biased_overlap, spearman
     from rivals.measures.intervals import Interval, bootstrap_interval
     from rivals.measures.names import ALIASES, MEASURES, Measure, known_measures, measure_all, parse_measure
@@ -32,6 +52,7 @@ if TYPE_CHECKING:
         reciprocal_rank,
         success,
     )
+    from rivals.measures.roc import auc, pooled_auc
     from rivals.measures.significance import (
         benjamini_hochberg,
         effect_size,
@@ -43,24 +64,39 @@ if TYPE_CHECKING:
 __all__ = [
     "ALIASES",
     "MEASURES",
+    "CalibrationReport",
     "Interval",
     "Measure",
     "OrdinalThresholds",
+    "Rates",
+    "ReliabilityCurve",
     "auc",
     "average_precision",
     "benjamini_hochberg",
     "bootstrap_interval",
+    "brier_score",
+    "calibration_report",
+    "classification_rates",
+    "classwise_calibration_error",
+    "confusion_matrix",
     "dcg",
     "effect_size",
+    "expected_calibration_error",
     "expected_reciprocal_rank",
+    "f_score",
+    "hamming_error",
     "holm",
+    "jaccard_accuracy",
     "judged",
     "kendall_tau",
     "known_measures",
     "krippendorff_alpha",
+    "label_average_precision",
     "measure_all",
     "minimal_detectable_difference",
+    "multiclass_auc",
     "ndcg",
+    "negative_log_likelihood",
     "pair_accuracy",
     "parse_measure",
     "pooled_auc",
@@ -71,7 +107,9 @@ __all__ = [
     "rank_biased_precision",
     "recall",
     "reciprocal_rank",
+    "reliability_curve",
     "spearman",
+    "subset_accuracy",
     "success",
 ]
 
@@ -80,13 +118,30 @@ _HOMES = {
         "OrdinalThresholds",
         "krippendorff_alpha",
     ),
-    "auc": (
-        "auc",
-        "pooled_auc",
+    "calibration": (
+        "CalibrationReport",
+        "ReliabilityCurve",
+        "brier_score",
+        "calibration_report",
+        "classwise_calibration_error",
+        "expected_calibration_error",
+        "negative_log_likelihood",
+        "reliability_curve",
     ),
     "cascade": (
         "expected_reciprocal_rank",
         "rank_biased_precision",
+    ),
+    "classification": (
+        "Rates",
+        "classification_rates",
+        "confusion_matrix",
+        "f_score",
+        "hamming_error",
+        "jaccard_accuracy",
+        "label_average_precision",
+        "multiclass_auc",
+        "subset_accuracy",
     ),
     "correlation": (
         "kendall_tau",
@@ -105,6 +160,10 @@ _HOMES = {
         "known_measures",
         "measure_all",
         "parse_measure",
+    ),
+    "roc": (
+        "auc",
+        "pooled_auc",
     ),
     "significance": (
         "benjamini_hochberg",

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from rivals.errors import RivalsError
 from rivals.measures import formulas
-from rivals.measures.auc import auc
 from rivals.measures.cascade import expected_reciprocal_rank, rank_biased_precision
 from rivals.measures.correlation import kendall_tau, pair_accuracy, rank_biased_overlap, spearman
 from rivals.measures.formulas import Empty, Gain
@@ -40,6 +39,7 @@ from rivals.measures.ranking import (
     success,
     total_of,
 )
+from rivals.measures.roc import auc
 
 MEASURES: dict[str, Callable[..., Any]] = {
     "nDCG": ndcg,

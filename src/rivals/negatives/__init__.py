@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rivals.negatives.ambiguous import Ambiguous, ambiguous_probabilities
     from rivals.negatives.audit import Example, MiningAudit, ScoreSummary
     from rivals.negatives.export import Exported, write_lists, write_triples, write_tuples
     from rivals.negatives.filters import (
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from rivals.negatives.mine import Mined, mine_hard_negatives
     from rivals.negatives.roles import swap_roles
     from rivals.negatives.samplers import Draw, Sampler, Softmax, Top, Uniform
+    from rivals.negatives.selection import Selected, neighbour_reciprocal_rank, select_negatives
 
 _HOME = {
+    "Ambiguous": "ambiguous",
+    "ambiguous_probabilities": "ambiguous",
     "Example": "audit",
     "MiningAudit": "audit",
     "ScoreSummary": "audit",
@@ -44,9 +48,13 @@ _HOME = {
     "Softmax": "samplers",
     "Top": "samplers",
     "Uniform": "samplers",
+    "Selected": "selection",
+    "neighbour_reciprocal_rank": "selection",
+    "select_negatives": "selection",
 }
 
 __all__ = [
+    "Ambiguous",
     "Draw",
     "Duplicates",
     "Example",
@@ -57,11 +65,15 @@ __all__ = [
     "PositiveAware",
     "Sampler",
     "ScoreSummary",
+    "Selected",
     "Softmax",
     "Top",
     "Uniform",
+    "ambiguous_probabilities",
     "mine_hard_negatives",
+    "neighbour_reciprocal_rank",
     "positive_aware_mask",
+    "select_negatives",
     "swap_roles",
     "top_k_abs",
     "top_k_margin_pos",

@@ -1,0 +1,281 @@
+"""Which losses and measures belong to which task, and to which data: rules on forms and on the words of docstrings.
+
+No loss is named here. A rule holds for an entry if its form is among the rule's forms (any, if it has none) and its summary,
+its "When to use" or its shapes match the rule's words (any, if it has none).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rivals.catalogue.entry import Entry, Form, Kind
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Forms and words, both of which an entry must have."""
+
+    forms: tuple[Form, ...] = ()
+    words: str = ""
+    kinds: tuple[Kind, ...] = ("loss", "measure")
+    without: str = ""
+
+    def holds(self, entry: Entry) -> bool:
+        """Say whether an entry follows the rule."""
+        return (
+            entry.kind in self.kinds
+            and (not self.forms or entry.form in self.forms)
+            and bool(re.search(self.words, entry.text, re.IGNORECASE))
+            and not (self.without and re.search(self.without, entry.text, re.IGNORECASE))
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """A task or a kind of data: what it is, and the rules of which one must hold."""
+
+    title: str
+    about: str
+    rules: tuple[Rule, ...]
+
+    def holds(self, entry: Entry) -> bool:
+        """Say whether an entry belongs to the group."""
+        return any(rule.holds(entry) for rule in self.rules)
+
+
+_SCORES: tuple[Form, ...] = ("lists", "targets", "other")
+_TEACHER = r"teacher|distil"
+_FALSE_NEGATIVES = r"(?<!and )false negatives"  # "false positives and false negatives" are errors, not documents
+
+TASKS: dict[str, Group] = {
+    "regression": Group(
+        "Regression",
+        "a number for each example",
+        (
+            Rule(("targets",), r"\berrors?\b|counts?\b|quantile", without=r"student|teacher's scores of"),
+            Rule(("labels", "labelled rows"), r"number token|written digit|for a number|time to an event|ordered grades"),
+            Rule(("lists",), r"ordinal classes", kinds=("loss",)),
+        ),
+    ),
+    "binary": Group(
+        "Binary classification",
+        "yes or no, one score an example: a list of examples is one list of candidates",
+        (
+            Rule(
+                ("lists",),
+                r"log-odds|threshold|imbalanced|maximum-margin|\broc\b|binary|false alarm|predicted probabilit|f1\b|intersection over",
+            ),
+        ),
+    ),
+    "multiclass": Group(
+        "Classification",
+        "one class an example",
+        (
+            Rule(("labels",), without=r"number token|written digit|hazard"),
+            Rule(("lists",), r"one_hot\(labels"),
+            Rule(("other",), r"target logit"),
+        ),
+    ),
+    "multilabel": Group(
+        "Multi-label classification",
+        "several labels an example, perhaps not all known",
+        (
+            Rule(
+                ("lists", "labelled rows"),
+                r"multi-?label|unknown label|one known relevant|several labels|a few positives each|shared labels",
+            ),
+        ),
+    ),
+    "ranking": Group(
+        "Ranking",
+        "lists to be put in order: rerankers and learning to rank",
+        (
+            Rule(
+                _SCORES,
+                r"rank|\blists?\b|\bdocument\b|\bgrade|\border\b|pairs? (?:loss|of)|softmax of (?:a|the) (?:list|scores)|candidates|ndcg",
+                without=r"one_hot\(labels|quantile|\bcounts:",
+            ),
+        ),
+    ),
+    "retrieval": Group(
+        "Retrieval",
+        "encoders of queries and documents that are searched by similarity",
+        (
+            Rule(("embeddings",)),
+            Rule(
+                ("lists", "targets", "pairs"),
+                rf"retriev|in-batch|mined|hard negatives|encoder|infonce|sentence|{_FALSE_NEGATIVES}|link prediction",
+                ("loss",),
+            ),
+            Rule(("lists",), r"reciprocal|ndcg|cumulative gain|relevant documents|judged", ("measure",)),
+        ),
+    ),
+    "recommendation": Group(
+        "Recommendation and advertising",
+        "items for users, from clicks and other implicit feedback",
+        (Rule((), r"recommend|implicit feedback|\bclicks?\b|auction|advertis|purchas|profit|link prediction"),),
+    ),
+    "metric-learning": Group(
+        "Metric learning",
+        "vectors in which like is near to like",
+        (
+            Rule(("labelled rows", "pairs"), kinds=("loss",)),
+            Rule(("labels", "lists", "embeddings"), r"\(cosines|\(minus|triplet|prototype|nearest neighbours", ("loss",)),
+            Rule(("other",), r"same view", ("loss",)),
+        ),
+    ),
+    "preference": Group(
+        "Preference tuning and unlearning",
+        "texts a language model should prefer, avoid or forget",
+        (Rule(("preferences",)), Rule((), r"preference pairs|reward model|preference tuning")),
+    ),
+    "generation": Group(
+        "Generation",
+        "models that write text",
+        (
+            Rule(("preferences",)),
+            Rule((), r"language models?\b|decoder|summar(?:y|ies)|hypothes|generated text|perplexity"),
+        ),
+    ),
+    "rag": Group(
+        "Answers from retrieved texts",
+        "is an answer right, relevant and supported",
+        (Rule((), r"\banswers?\b.*(?:context|claim|reference)|\bcontexts?\b|faithful|\bclaims?\b", ("measure",)),),
+    ),
+}
+"""The tasks that `find` and `suggest` know."""
+
+DATA: dict[str, Group] = {
+    "pairs": Group(
+        "Pairs: a query and a document that answers it",
+        "The other documents of the batch, and mined ones, are the negatives.",
+        (
+            Rule(("embeddings",)),
+            Rule(
+                ("lists",),
+                rf"in-batch|mined|infonce|hard negatives|{_FALSE_NEGATIVES}|retriev|implicit feedback|clicks",
+                ("loss",),
+            ),
+            Rule(("lists",), r"triplet|a positive must|positives? .*negatives? (?:of|alone|above)"),
+        ),
+    ),
+    "binary lists": Group(
+        "Lists of candidates, some of them relevant",
+        "One or several positives a list, the rest negatives, each with a score.",
+        (
+            Rule(("lists",), kinds=("loss",), without=r"\bgraded?\b|one_hot\(labels|multi-?label|unknown label"),
+            Rule(("other",), r"candidate", ("loss",)),
+        ),
+    ),
+    "graded lists": Group(
+        "Graded lists: some candidates are better than others",
+        "Relevance with more than two levels, or an order.",
+        (
+            Rule(("lists", "targets", "labels", "pairs", "other"), r"\bgrad(?:e|es|ed)\b|order that|ndcg|sentence pairs"),
+            Rule(("lists", "other"), r"permutation"),
+            Rule(("lists", "targets", "other"), r"rank measure|orders? of a list|the one measure|at one measure"),
+        ),
+    ),
+    "teacher": Group(
+        "A teacher's scores or order",
+        "Distillation from a stronger model, or a judge's scores.",
+        (Rule((), rf"{_TEACHER}|a judge'?s|old (?:model|output)", ("loss",)),),
+    ),
+    "labels": Group(
+        "Labels: one class an example",
+        "Logits over classes, or an example's classes as its list of candidates.",
+        (Rule(("labels",)), Rule(("lists",), r"one_hot\(labels"), Rule(("other",), r"target logit")),
+    ),
+    "many labels": Group(
+        "Several labels an example",
+        "The labels are the candidates of the list; relevance says which hold.",
+        (
+            Rule(
+                ("lists", "labelled rows"),
+                r"multi-?label|several labels|tagg|shared labels|a few positives each|\bf1\b|intersection over",
+                ("loss",),
+            ),
+        ),
+    ),
+    "partial labels": Group(
+        "Partial labels: positives known, the rest unknown or assumed negative",
+        "A masked label is one nobody knows; some losses look for the hidden positives.",
+        (
+            Rule(
+                (),
+                r"unknown (?:label|positive)|unknown ones|unknown\b.*bool|presumed|assumed|unjudged|suspected|"
+                rf"one known relevant|{_FALSE_NEGATIVES}",
+                ("loss",),
+            ),
+        ),
+    ),
+    "noisy labels": Group(
+        "Noisy labels: some are wrong",
+        "Bounded losses, and losses that trust no single label.",
+        (Rule((), r"nois[ye]\w* (?:graded )?labels|labels? (?:with noise|of which)|wrong label|gross errors", ("loss",), r"without gross"),),
+    ),
+    "labelled rows": Group(
+        "Embeddings with labels",
+        "Metric learning: every row of a batch is an anchor against all others.",
+        (Rule(("labelled rows",)), Rule(("labels",), r"cosines"), Rule(("embeddings",), r"prototype")),
+    ),
+    "views": Group(
+        "Views without labels",
+        "Two or more views of every example: self-supervised, or a query and its document as views.",
+        (
+            Rule(("pairs",), kinds=("loss",), without=r"sentence pairs|hinge|margin"),
+            Rule((), r"\bviews?\b|without labels", ("loss",)),
+        ),
+    ),
+    "numbers": Group(
+        "Numbers: prices, counts, times, grades on a scale",
+        "The score is the number, or orders the examples by it.",
+        (*TASKS["regression"].rules, Rule(("targets",), r"profit|amount|subjective")),
+    ),
+    "preferences": Group(
+        "Preferences: better and worse texts",
+        "Log-probabilities of responses, with or without a reference model.",
+        (*TASKS["preference"].rules,),
+    ),
+    "several tasks": Group(
+        "Several tasks, or several losses, trained together",
+        "Weights of losses, and combinations of their gradients.",
+        (Rule((), r"\btasks?\b|losses weighted|sum of losses|gradients (?:of (?:m|several|an)|between)|combined update|"
+                r"means of gradients|combine_gradients", ("part",)),),
+    ),
+}
+"""Kinds of data: the first question of `docs/losses.md`."""
+
+
+_USUAL: dict[Form, tuple[str, str]] = {
+    "lists": ("ranking", "binary lists"),
+    "targets": ("regression", "numbers"),
+    "labels": ("multiclass", "labels"),
+    "labelled rows": ("metric-learning", "labelled rows"),
+    "embeddings": ("retrieval", "pairs"),
+    "pairs": ("metric-learning", "views"),
+    "preferences": ("preference", "preferences"),
+}
+
+
+def tasks_of(entry: Entry) -> tuple[str, ...]:
+    """Return the names of the tasks an entry is for; a loss of which no rule holds has the usual one of its form.
+
+    >>> tasks_of(Entry("x", "loss", "Mean error of scores against targets.", form="targets"))
+    ('regression',)
+    """
+    return _groups(entry, TASKS) or (_USUAL[entry.form][:1] if entry.kind == "loss" and entry.form in _USUAL else ())
+
+
+def data_of(entry: Entry) -> tuple[str, ...]:
+    """Return the kinds of data (names of `DATA`) an entry is for, found as its tasks are.
+
+    >>> data_of(Entry("x", "loss", "Agreement of two views.", form="pairs"))
+    ('views',)
+    """
+    return _groups(entry, DATA) or (_USUAL[entry.form][1:] if entry.kind == "loss" and entry.form in _USUAL else ())
+
+
+def _groups(entry: Entry, table: dict[str, Group]) -> tuple[str, ...]:
+    return tuple(name for name, group in table.items() if group.holds(entry))
