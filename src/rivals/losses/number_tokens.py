@@ -267,6 +267,10 @@ def token_values(tokenizer: Any, *, digits_only: bool = True) -> Tensor:
     Source: Zausinger et al. (2025) and their package (`digit_level`). Paper 30.
 
     Raises: nothing; a vocabulary without numbers is refused by the loss.
+
+    >>> from types import SimpleNamespace
+    >>> token_values(SimpleNamespace(get_vocab=lambda: {"a": 0, "7": 1, "12": 2})).tolist()
+    [nan, 7.0, nan]
     """
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     values = torch.full((1 + max(vocabulary.values(), default=-1),), float("nan"), dtype=torch.float64)
