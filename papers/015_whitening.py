@@ -11,15 +11,8 @@ from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
 from papers.common.classes import choose
-from papers.common.drawings import drawings, picture_encoder, recall_at_one, self_supervised, two_views
-from rivals.losses import in_batch_info_nce_loss, whitened_mse_loss
-
-
-def contrast(views: list[Tensor], temperature: float) -> Tensor:
-    """SimCLR: each view against all other views of the batch."""
-    first, second = views
-    directions = ("query_to_document", "document_to_query", "query_to_query", "document_to_document")
-    return in_batch_info_nce_loss(first, second, temperature=temperature, directions=directions, joint=True)
+from papers.common.drawings import drawings, nt_xent, picture_encoder, recall_at_one, self_supervised, two_views
+from rivals.losses import whitened_mse_loss
 
 
 def run(seed: int, smoke: bool) -> dict[str, float]:
@@ -31,7 +24,7 @@ def run(seed: int, smoke: bool) -> dict[str, float]:
         def train(option: float) -> tuple[float, tuple[float, nn.Module]]:
             def loss(seen: list[Tensor]) -> Tensor:
                 if kind == "SimCLR":
-                    return contrast(seen, option)
+                    return nt_xent(seen, option)
                 if kind == "whitened":
                     return whitened_mse_loss(seen, eps=1e-5)
                 return (2 - 2 * F.cosine_similarity(seen[0], seen[1])).mean()
@@ -43,14 +36,13 @@ def run(seed: int, smoke: bool) -> dict[str, float]:
         return choose(options[:1] if smoke else options, train)
 
     width, whitened = best("whitened", (16, 32))
-    found = {
+    return {
         "R@1 whitened, 2 views": recall_at_one(whitened, data.test),
         "R@1 whitened, 4 views": recall_at_one(best("whitened", (width,), views=4)[1], data.test),
         "R@1 SimCLR": recall_at_one(best("SimCLR", (0.1, 0.5))[1], data.test),
         "R@1 positives alone": recall_at_one(best("plain", (0,))[1], data.test),
         "R@1 untrained": recall_at_one(picture_encoder(128, pictures, seed=seed), data.test),
     }
-    return found
 
 
 PAPER = Paper(

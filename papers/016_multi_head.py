@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
 from papers.common.classes import choose
-from papers.common.drawings import drawings, recall_at_one, self_supervised, two_views
-from rivals.losses import PairTemperature, in_batch_info_nce_loss, multi_head_contrastive_loss
+from papers.common.drawings import drawings, nt_xent, recall_at_one, self_supervised, two_views
+from rivals.losses import PairTemperature, multi_head_contrastive_loss
 
 WIDTH = 16
-ALL = ("query_to_document", "document_to_query", "query_to_query", "document_to_document")
 
 
 def adaptive(views: list[Tensor], heads: int, temperature: nn.Module | float, beta: float) -> Tensor:
@@ -40,7 +39,7 @@ def run(seed: int, smoke: bool) -> dict[str, float]:
 
             def loss(seen: list[Tensor]) -> Tensor:
                 if heads == 0:
-                    return in_batch_info_nce_loss(*seen, temperature=option, directions=ALL, joint=True)
+                    return nt_xent(seen, option)
                 if learnt:
                     return adaptive(seen, heads, temperature, option)
                 return adaptive(seen, heads, option, 0.0)

@@ -22,8 +22,8 @@ ARMS: dict[str, list[Callable[[Tensor, Tensor], Tensor]]] = {
     "cross entropy": [binary_cross_entropy_loss],
     TUNED: [binary_cross_entropy_loss],
     "focal": [lambda s, y, g=g: sigmoid_focal_loss(s, y, gamma=g, alpha=None) for g in (1.0, 2.0)],
-    "dice of examples": [lambda s, y, a=a: dice_loss(s, y, level="candidate", alpha=a) for a in (0.0, 0.6)],
-    "dice of the batch": [lambda s, y, a=a: dice_loss(s, y, level="set", alpha=a) for a in (0.0, 0.6)],
+    "dice of examples": [lambda s, y, a=a: dice_loss(s, y, level="candidate", alpha=a) for a in (0.0, 0.1)],
+    "dice of the batch": [lambda s, y, a=a: dice_loss(s, y, level="set", alpha=a) for a in (0.0, 0.1)],
 }
 
 
@@ -46,7 +46,7 @@ def run(seed: int, smoke: bool) -> dict[str, float]:
                 out=1,
                 rates=(5e-3, 2e-2),
                 seed=seed,
-                steps=5 if smoke else 1000,
+                steps=5 if smoke else 500,
                 hidden=(),
                 size=128,
             )
@@ -65,7 +65,7 @@ PAPER = Paper(
         Higher("F1 dice of examples", "F1 cross entropy"),
         Higher("F1 dice of the batch", "F1 cross entropy, tuned threshold"),
     ),
-    data="mean of phoneme, mammography and oil_spill (29, 2 and 4 % positives), logistic regression, 1000 steps",
+    data="mean of phoneme, mammography and oil_spill (29, 2 and 4 % positives), logistic regression, 500 steps",
     run=run,
     notes="Tables instead of tagged text. The paper's own form is the dice of examples; that of the batch is the usual one.",
 )

@@ -42,9 +42,9 @@ def momentum_encoder(
         if len(bank) < 64 * START:
             return momentum_contrast_loss(queries, keys, bank, temperature=temperature, normalize=False)
         if push:
-            before = (queries * keys).sum(1).mean()
+            before = (queries * keys).detach().sum(1).mean()
             queries, keys, _ = extrapolate_positives(queries, keys, generator=draw)
-            lowered.append(float(before - (queries * keys).sum(1).mean()))
+            lowered.append(float(before - (queries * keys).detach().sum(1).mean()))
         if mix:
             bank = interpolate_negatives(bank, generator=draw)
         return momentum_contrast_loss(queries, keys, bank, temperature=temperature, normalize=False)

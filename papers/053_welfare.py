@@ -17,7 +17,7 @@ from papers.common.data import generator
 from papers.common.ranking import choose
 from papers.common.training import batches, fit, mlp
 from rivals.losses import binary_cross_entropy_loss, welfare_rank_loss
-from rivals.measures.auctions import welfare, welfare_ratio
+from rivals.measures import welfare, welfare_ratio
 
 
 class Auctions(NamedTuple):
@@ -65,7 +65,9 @@ def in_a_world(auctions: Auctions, seed: int, *, steps: int) -> dict[str, float]
     def realised(model: nn.Module) -> float:
         return float(welfare(held.bids * model(held.features).squeeze(-1).sigmoid(), held.clicks, held.bids).mean())
 
-    def fitted(option: tuple[float, float | None], *, labels: Tensor, source: str, hidden: tuple[int, ...] = ()) -> tuple:
+    def fitted(
+        option: tuple[float, float | None], *, labels: Tensor, source: str, hidden: tuple[int, ...] = ()
+    ) -> tuple:
         rate, sigma = option
         model = mlp(5, 1, hidden=hidden, seed=seed)
 
@@ -80,7 +82,9 @@ def in_a_world(auctions: Auctions, seed: int, *, steps: int) -> dict[str, float]
             return ranked + 0.1 * log_loss
 
         held_value = partial(realised, model)
-        best = fit(model, step, batches(4000, 128, seed=seed), steps=steps, learning_rate=rate, validate=held_value, every=50)
+        best = fit(
+            model, step, batches(4000, 128, seed=seed), steps=steps, learning_rate=rate, validate=held_value, every=50
+        )
         return best, model
 
     clicks = partial(fitted, labels=train.clicks, source="clicks")

@@ -17,7 +17,7 @@ from papers.common.data import Split, generator, standardise
 from papers.common.ranking import choose
 from papers.common.training import fit, mlp
 from rivals.losses import SkipSchedule, list_mle_loss, list_net_loss, pairwise_logistic_loss, ranklist_loss
-from rivals.measures.correlation import kendall_tau
+from rivals.measures import kendall_tau
 
 RATES, SIZE, LISTS = (1e-3, 3e-3, 1e-2), 8, 32
 ListLoss = Callable[[Tensor, Tensor, int], Tensor]

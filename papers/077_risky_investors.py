@@ -30,7 +30,9 @@ def applicants(seed: int) -> tuple[RankedSplit, float, float]:
     drawn at random from 600, 200 and 200 applicants.
     """
     table = pq.read_table(folder("tabular_risk") / "german_credit.parquet").to_pandas()
-    bad = torch.tensor((table["credit_risk"].astype(str) == "2").to_numpy() | (table["credit_risk"] == "bad").to_numpy())
+    bad = torch.tensor(
+        (table["credit_risk"].astype(str) == "2").to_numpy() | (table["credit_risk"] == "bad").to_numpy()
+    )
     amount = torch.tensor(table["amount"].to_numpy() / 1000, dtype=torch.float32)
     features = pd.get_dummies(table.drop(columns=["credit_risk", "amount"]), dtype=float)
     known = torch.cat([torch.tensor(features.to_numpy(), dtype=torch.float32), amount.log().unsqueeze(1)], 1)

@@ -13,7 +13,7 @@ from papers.common.claim import Higher, Paper
 from papers.common.data import graded_lists
 from papers.common.ranking import choose, mean_ndcg, mean_over_splits, train_scorer
 from rivals.losses import rank_weighted_ranknet_loss
-from rivals.measures.correlation import kendall_tau
+from rivals.measures import kendall_tau
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 

@@ -18,8 +18,7 @@ from papers.common.data import folder, generator, sentence_vectors
 from papers.common.ranking import choose
 from papers.common.training import batches, fit
 from rivals.losses import angle_loss, cosent_loss, pair_contrastive_loss, squared_error_loss
-from rivals.measures import OrdinalThresholds, krippendorff_alpha
-from rivals.measures.correlation import spearman
+from rivals.measures import OrdinalThresholds, krippendorff_alpha, spearman
 
 WARPED = torch.tensor([0.0, 0.01, 0.03, 0.06, 0.12, 1.0]) * 5
 RATES = (1e-4, 3e-4, 1e-3)

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "progress", "files"),
     ("lists",),
     ("data", "losses", "measures"),
-    ("retrieve", "models"),
+    ("retrieve", "models", "catalogue"),
     ("negatives", "training"),
     ("evaluate", "diagnose"),
     ("serve",),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from papers.common.data import folder, sentence_vectors
 from rivals.data import Collection
@@ -53,7 +53,9 @@ def aerodynamics(seed: int = 0, words: int = 100) -> Searched:
     corpus = pq.read_table(folder("cranfield") / "corpus.parquet").to_pandas()
     queries = pq.read_table(folder("cranfield") / "queries.parquet").to_pandas()
     judged = pq.read_table(folder("cranfield") / "qrels.parquet").to_pandas()
-    texts = [" ".join(text.split()[:words]) or title for title, text in zip(corpus["title"], corpus["text"], strict=True)]
+    texts = [
+        " ".join(text.split()[:words]) or title for title, text in zip(corpus["title"], corpus["text"], strict=True)
+    ]
     row = {query: number for number, query in enumerate(queries["qid"])}
     column = {document: number for number, document in enumerate(corpus["doc_id"])}
     relevant = torch.zeros(len(row), len(column), dtype=torch.bool)
@@ -88,4 +90,25 @@ def pair_features(queries: Tensor, documents: Tensor, *more: Tensor) -> Tensor:
     product = asked * documents
     cosine = product.sum(-1, keepdim=True)
     scale = documents.shape[-1] ** 0.5
-    return torch.cat([product * scale, (asked - documents).abs() * scale / 2, cosine, *(m.unsqueeze(-1) for m in more)], -1)
+    return torch.cat(
+        [product * scale, (asked - documents).abs() * scale / 2, cosine, *(m.unsqueeze(-1) for m in more)], -1
+    )
+
+
+def scored(model: nn.Module, data: Searched, rows: Tensor, candidates: Tensor, *more: Tensor) -> Tensor:
+    """Return a perceptron's scores [Q, C] of the candidates int[Q, C] of queries, from `pair_features`, in pieces."""
+    with torch.no_grad():
+        parts = zip(*(column.split(200) for column in (rows, candidates, *more)), strict=True)
+        return torch.cat(
+            [model(pair_features(data.queries[q], data.documents[d], *extra)).squeeze(-1) for q, d, *extra in parts]
+        )
+
+
+def unanswered(data: Searched, scores: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Return the best `count` documents of queries that do not answer them: hard negatives, best first."""
+    return top(scores[rows].masked_fill(data.relevant[rows], -torch.inf), count)
+
+
+def an_answer(data: Searched, rows: Tensor, draw: torch.Generator) -> Tensor:
+    """Return one relevant document of every query, at random among its own."""
+    return data.relevant[rows].float().multinomial(1, generator=draw).squeeze(1)

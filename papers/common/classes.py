@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from papers.common.data import Split, folder, generator, sentence_vectors, standardise
 from papers.common.training import batches, fit, mlp
-from rivals.measures import average_precision
+from rivals.measures import average_precision, expected_calibration_error, f_score
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -65,15 +65,12 @@ def label_map(scores: Tensor, relevance: Tensor) -> float:
 def macro_f1(scores: Tensor, relevance: Tensor) -> float:
     """Return the mean over labels of F1 at logit 0, of the labels that have a positive here."""
     kept = relevance.sum(0) > 0
-    guess, truth = scores[:, kept] > 0, relevance[:, kept] > 0
-    right = (guess & truth).sum(0)
-    return float((2 * right / (guess.sum(0) + truth.sum(0)).clamp(min=1)).mean())
+    return float(f_score(scores[:, kept], relevance[:, kept], threshold=0.0))
 
 
 def f1(scores: Tensor, labels: Tensor, threshold: float = 0.0) -> float:
     """Return F1 of scores above a threshold against labels 0 and 1."""
-    guess, truth = scores > threshold, labels > 0
-    return float(2 * (guess & truth).sum() / (guess.sum() + truth.sum()).clamp(min=1))
+    return float(f_score(scores.view(-1, 1), labels.view(-1, 1), threshold=threshold, average="micro"))
 
 
 def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
@@ -90,32 +87,23 @@ def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
 def calibration(log_probabilities: Tensor, labels: Tensor, bins: int = 15) -> tuple[float, float]:
     """Return the expected calibration error over equal bins and the gap mean confidence - accuracy."""
     confidence, guess = log_probabilities.exp().max(-1)
-    right = (guess == labels).float()
-    places = (confidence * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins).index_add_(0, places, confidence - right)
-    return float(gaps.abs().sum() / len(labels)), float((confidence - right).mean())
+    gap = (confidence - (guess == labels).float()).mean()
+    return float(expected_calibration_error(log_probabilities, labels, bins=bins)), float(gap)
 
 
-def intents(seed: int, *, classes: int = 77, each: int = 39) -> Split:
-    """BANKING77 questions as standardised MiniLM vectors: the first `classes` intents, `each` questions of each.
-
-    Split 60 / 20 / 20 at random.
-    """
+def intents(seed: int) -> Split:
+    """BANKING77 questions as standardised MiniLM vectors, 39 of each of 77 intents, split 60 / 20 / 20 at random."""
     import pyarrow.parquet as pq
 
     rows = pq.read_table(folder("banking77") / "queries.parquet").to_pylist()
-    names = sorted({row["intent"] for row in rows})
-    groups: dict[str, list[str]] = {name: [] for name in names}
+    groups: dict[str, list[str]] = {name: [] for name in sorted({row["intent"] for row in rows})}
     for row in rows:
         if len(groups[row["intent"]]) < 39:
             groups[row["intent"]].append(row["text"])
-    texts = [text for name in names for text in groups[name]]
-    labels = torch.tensor([number for number, name in enumerate(names) for _ in groups[name]])
-    position = torch.tensor([place for name in names for place in range(len(groups[name]))])
-    kept = (labels < classes) & (position < each)
-    vectors, labels = sentence_vectors(texts, "banking77")[kept], labels[kept]
+    texts = [text for group in groups.values() for text in group]
+    labels = torch.tensor([number for number, group in enumerate(groups.values()) for _ in group])
+    vectors = sentence_vectors(texts, "banking77")
     order = torch.randperm(len(labels), generator=generator(seed))
-    parts = order.split(
-        [len(order) * 6 // 10, len(order) * 2 // 10, len(order) - len(order) * 6 // 10 - len(order) * 2 // 10]
-    )
+    train, held = len(order) * 6 // 10, len(order) * 2 // 10
+    parts = order.split([train, held, len(order) - train - held])
     return standardise(Split(*((vectors[part], labels[part]) for part in parts)))

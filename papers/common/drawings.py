@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from papers.common.data import characters, generator
 from papers.common.training import batches, class_batches, convnet, fit, nearest_same_class
+from rivals.losses import in_batch_info_nce_loss
 
 
 class Drawings(NamedTuple):
@@ -126,3 +127,11 @@ def self_supervised(
     whole = (rows for rows in batches(len(pictures), 64, seed=seed) if len(rows) == 64)
     fit([model.body, model.head, *also], step, whole, steps=steps, learning_rate=learning_rate)
     return model.body
+
+
+def nt_xent(views: list[Tensor], temperature: float) -> Tensor:
+    """SimCLR's loss: every vector of two views against all others of both, its other view the positive."""
+    both, count = torch.cat(views), len(views[0])
+    others = ~torch.eye(2 * count, dtype=torch.bool)
+    partner = torch.arange(2 * count).roll(count)
+    return in_batch_info_nce_loss(both, both, mask=others, positive_columns=partner, temperature=temperature)

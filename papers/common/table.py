@@ -29,7 +29,7 @@ def table() -> str:
     papers, results = index(), load_all()
     verdicts = [result["verdict"] for result in results.values()]
     counts = ", ".join(
-        f"{verdicts.count(v)} {v}" for v in ("holds", "does not hold here", "cannot be told apart") if v in verdicts
+        f"{verdicts.count(v)}: {v}" for v in ("holds", "does not hold here", "cannot be told apart") if v in verdicts
     )
     lines = [f"{len(papers)} papers, {len(results)} replicated here: {counts or 'none yet'}.", ""]
     lines += ["| | Paper | Part of rivals | Claim | What we saw | Verdict |", "| --- | --- | --- | --- | --- | --- |"]

@@ -160,7 +160,9 @@ def test_multi_positive_by_definition() -> None:
     for row, share in zip(scores, weight, strict=True):
         for p in (0, 1):
             logits = torch.cat([(share[p] * row[p])[None], row[2:]])
-            terms.append(F.cross_entropy(logits[None], torch.tensor([0])) * 0.9 + 0.1 * (-F.log_softmax(logits, 0)[1:].mean()))
+            terms.append(
+                F.cross_entropy(logits[None], torch.tensor([0])) * 0.9 + 0.1 * (-F.log_softmax(logits, 0)[1:].mean())
+            )
     torch.testing.assert_close(multi_positive_softmax_loss(scores, relevance, weight=weight), torch.stack(terms).mean())
     plain = multi_positive_softmax_loss(scores, relevance, label_smoothing=0.0, reduction="none")
     torch.testing.assert_close(plain / 2, info_nce_loss(scores, relevance, temperature=1.0, reduction="none"))

@@ -63,9 +63,7 @@ def test_the_activations_bound_the_softmax_loss() -> None:
 def test_several_positives_give_several_terms() -> None:
     scores = torch.rand(1, 5, dtype=torch.float64)
     both = pairwise_softmax_loss(scores, torch.tensor([[1.0, 1, 0, 0, 0]]))
-    alone = [
-        pairwise_softmax_loss(scores[:, [p, 2, 3, 4]], torch.tensor([[1.0, 0, 0, 0]])) for p in (0, 1)
-    ]
+    alone = [pairwise_softmax_loss(scores[:, [p, 2, 3, 4]], torch.tensor([[1.0, 0, 0, 0]])) for p in (0, 1)]
     torch.testing.assert_close(both, (alone[0] + alone[1]) / 2)
 
 
@@ -80,7 +78,9 @@ def test_relu_has_a_gradient_where_the_activation_is_nothing(tau: float) -> None
 def test_the_bpr_form_couples_the_batch() -> None:
     scores = torch.rand(2, 3, dtype=torch.float64)
     relevance = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
-    distances = [(scores[0, j] - scores[0, 0]) / 2 for j in (1, 2)] + [(scores[1, j] - scores[1, 1]) / 2 for j in (0, 2)]
+    distances = [(scores[0, j] - scores[0, 0]) / 2 for j in (1, 2)] + [
+        (scores[1, j] - scores[1, 1]) / 2 for j in (0, 2)
+    ]
     plain = torch.stack([(torch.tanh(d) + 1) ** 4 for d in distances]).mean().log()
     torch.testing.assert_close(pairwise_softmax_loss(scores, relevance, form="bpr", tau_star=0.25), plain)
     with pytest.raises(RivalsError, match="couples the whole batch"):

@@ -21,8 +21,9 @@ FIRST_CHOICES: Mapping[str, Mapping[Kind, Choices]] = {
             "noisy": ("huber", "log_cosh", "absolute_error"),
         },
         "measure": {
-            "always": ("mean_absolute_error", "root_mean_squared_error", "r2_score"),
-            "noisy": ("mean_absolute_error",),
+            "always": ("rmse", "mae", "r2"),
+            "graded": ("spearman",),
+            "noisy": ("mae",),
         },
     },
     "binary": {
@@ -32,7 +33,10 @@ FIRST_CHOICES: Mapping[str, Mapping[Kind, Choices]] = {
             "graded": ("ordinal",),
             "noisy": ("large_loss_modification", "asymmetric", "entropy_maximisation"),
         },
-        "measure": {"always": ("f1_score", "roc_auc_score"), "imbalanced": ("precision_recall_curve",)},
+        "measure": {
+            "always": ("classification_rates", "pooled_auc", "expected_calibration_error"),
+            "imbalanced": ("f_score", "average_precision", "precision_recall_curve"),
+        },
     },
     "multiclass": {
         "loss": {
@@ -41,7 +45,10 @@ FIRST_CHOICES: Mapping[str, Mapping[Kind, Choices]] = {
             "graded": ("ordinal", "ordinal_wasserstein"),
             "noisy": ("generalized_cross_entropy", "symmetric_cross_entropy", "ldr", "learned_link"),
         },
-        "measure": {"always": ("accuracy_score", "f1_score", "confusion_matrix"), "imbalanced": ("f1_score",)},
+        "measure": {
+            "always": ("confusion_matrix", "f_score", "multiclass_auc", "expected_calibration_error"),
+            "imbalanced": ("f_score", "balanced_accuracy_score"),
+        },
     },
     "multilabel": {
         "loss": {
@@ -50,7 +57,7 @@ FIRST_CHOICES: Mapping[str, Mapping[Kind, Choices]] = {
             "graded": ("ordinal",),
             "noisy": ("large_loss_modification", "entropy_maximisation", "asymmetric"),
         },
-        "measure": {"always": ("f1_score", "average_precision")},
+        "measure": {"always": ("label_average_precision", "f_score", "hamming_error")},
     },
     "ranking": {
         "loss": {
@@ -77,7 +84,7 @@ FIRST_CHOICES: Mapping[str, Mapping[Kind, Choices]] = {
             "graded": ("profit_aware_pairwise", "lambda", "welfare_rank"),
             "noisy": ("pairwise_softmax", "large_loss_modification"),
         },
-        "measure": {"always": ("ndcg", "recall", "success")},
+        "measure": {"always": ("ndcg", "recall", "success", "auc")},
     },
     "metric-learning": {
         "loss": {
@@ -95,7 +102,7 @@ FIRST_CHOICES: Mapping[str, Mapping[Kind, Choices]] = {
             "graded": ("lipo_lambda", "pro", "rrhf"),
             "noisy": ("robust_dpo", "cdpo", "ipo"),
         },
-        "measure": {},
+        "measure": {"always": ("pair_accuracy",), "graded": ("kendall_tau",)},
     },
     "generation": {
         "loss": {
@@ -103,8 +110,11 @@ FIRST_CHOICES: Mapping[str, Mapping[Kind, Choices]] = {
             "graded": ("graded_margin", "lipo_lambda"),
             "noisy": ("robust_dpo",),
         },
-        "measure": {},
+        "measure": {"always": ("perplexity", "rouge_l", "bleu", "exact_match")},
     },
-    "rag": {"loss": {"always": ("in_batch_info_nce", "softmax", "yes_no")}, "measure": {}},
+    "rag": {
+        "loss": {"always": ("in_batch_info_nce", "softmax", "yes_no")},
+        "measure": {"always": ("context_precision", "context_recall", "faithfulness", "answer_correctness")},
+    },
 }
 """Task -> kind -> condition -> names; what holds under a condition comes before what always holds."""

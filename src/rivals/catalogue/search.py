@@ -130,15 +130,16 @@ def _all() -> tuple[Entry, ...]:
         found.append(entry if short is None else replace(entry, aliases=tuple(dict.fromkeys((*entry.aliases, short, *spelt[short])))))
     found += outside_entries({(entry.kind, entry.name) for entry in found})
     found = [replace(entry, tasks=entry.tasks or tasks_of(entry)) for entry in found]
-    named: dict[str, list[str]] = {}
-    for synonym, name in SYNONYMS.items():
-        named.setdefault(name, []).append(synonym)
     found = [
-        replace(entry, aliases=(*entry.aliases, *named.get(entry.name, ()))) if entry.kind == "loss" else entry
+        replace(entry, aliases=tuple(dict.fromkeys((*entry.aliases, *_synonyms(entry))))) if entry.provider else entry
         for entry in found
     ]
     kinds, forms = get_args(Kind), list(FORMS)
     return tuple(sorted(found, key=lambda entry: (kinds.index(entry.kind), forms.index(entry.form), entry.name)))
+
+
+def _synonyms(entry: Entry) -> list[str]:
+    return [synonym for synonym, name in SYNONYMS[entry.kind].items() if name == entry.name]
 
 
 def _documented(room: Any) -> list[tuple[str, Any]]:

@@ -102,25 +102,30 @@ def _tables(console: Console, room: _Room, chosen: list[Entry]) -> None:
     groups = [(form, [entry for entry in chosen if entry.form == form and _listed(entry)]) for form in FORMS]
     groups.append(("parts", [entry for entry in chosen if entry.kind == "part"]))
     groups.append(("not provided", [entry for entry in chosen if entry.status == "not provided"]))
+    plural = {"loss": "losses", "measure": "measures"}[room]
+    about = FORMS | {"parts": f"what stands beside the {plural}", "not provided": "listed for those who look for them"}
     width = max(len(entry.name) for entry in chosen)
     for form, members in groups:
         if not members:
             continue
-        about = {"parts": f"what stands beside the {room}s", "not provided": "listed for those who look for them"}
-        console.print(Text(f"\n{form}: {FORMS.get(form) or about[form]}", style="bold"), soft_wrap=True)
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-        table.add_column(min_width=width, no_wrap=True)
-        table.add_column()
-        table.add_column(min_width=14)
+        console.print(Text(f"\n{form}: {about[form]}", style="bold"), soft_wrap=True)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("name", min_width=width, no_wrap=True)
+        table.add_column("what it is", ratio=1)
+        table.add_column("papers", width=18)
         for entry in members:
-            origin = entry.provider if entry.provider not in ("rivals", "") else ""
-            papers = f"paper{'s' * (len(entry.papers) > 1)} {', '.join(map(str, entry.papers))}" if entry.papers else ""
-            table.add_row(Text(entry.name), Text(entry.summary), Text(origin or papers))
+            papers = ", ".join(map(str, entry.papers))
+            table.add_row(
+                Text(entry.name), Text(entry.summary), Text(papers if entry.provider in ("rivals", "") else entry.provider)
+            )
         console.print(table)
-    total = sum(entry.kind == room and entry.status == "provided" for entry in chosen)
-    command = "losses info_nce" if room == "loss" else "measures ndcg"
-    what = {"loss": "losses" if total != 1 else "loss", "measure": "measures" if total != 1 else "measure"}[room]
-    console.print(f"\n{total} {what}. One of them: rivals {command}", soft_wrap=True)
+    counts = [
+        (sum(entry.kind == room and entry.status == "provided" for entry in chosen), room, plural),
+        (sum(entry.kind == "part" for entry in chosen), "part", "parts"),
+    ]
+    said = " and ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts if count) or "Nothing"
+    shown = next((entry.name for entry in chosen if _listed(entry)), chosen[0].name)
+    console.print(f"\n{said}. One of them: rivals {plural} {shown}", soft_wrap=True)
 
 
 def _listed(entry: Entry) -> bool:

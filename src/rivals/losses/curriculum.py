@@ -67,11 +67,15 @@ def looks_relevant(
         low = scores.masked_fill(~there, torch.inf).amin(-1, keepdim=True) if scores.shape[-1] else scores[..., :0]
         high = scores.masked_fill(~there, -torch.inf).amax(-1, keepdim=True) if scores.shape[-1] else scores[..., :0]
         width = high - low
-        looks = torch.where(width > 0, (scores - low) / width.masked_fill(~(width > 0), 1.0), torch.full_like(scores, 0.5))
+        looks = torch.where(
+            width > 0, (scores - low) / width.masked_fill(~(width > 0), 1.0), torch.full_like(scores, 0.5)
+        )
     else:
         rows = scores.reshape(-1, scores.shape[-1])
         kept = there.reshape(rows.shape)
-        looks = torch.stack([score_cdf(row[one], row) for row, one in zip(rows, kept, strict=True)]).reshape(scores.shape)
+        looks = torch.stack([score_cdf(row[one], row) for row, one in zip(rows, kept, strict=True)]).reshape(
+            scores.shape
+        )
     return looks.masked_fill(~there, 0.0)
 
 
@@ -123,7 +127,11 @@ class CurriculumWeighting:
     """
 
     def __init__(
-        self, *, end: float = 20, anti: bool = False, reduction: Literal["per_sample", "product_of_means"] = "per_sample"
+        self,
+        *,
+        end: float = 20,
+        anti: bool = False,
+        reduction: Literal["per_sample", "product_of_means"] = "per_sample",
     ) -> None:
         check_at_least_zero(end, "end")
         check_choice(reduction, ("per_sample", "product_of_means"), "reduction")

@@ -172,7 +172,9 @@ def multi_positive_softmax_loss(
     against = masked_logsumexp(lists.scores, negative).unsqueeze(-1)
     against = torch.where(some, against, own.detach())  # no negative: the term below is masked away
     everything = torch.logaddexp(own, against)
-    mean_negative = lists.scores.masked_fill(~negative, 0.0).sum(-1, keepdim=True) / negative.sum(-1, keepdim=True).clamp(min=1)
+    mean_negative = lists.scores.masked_fill(~negative, 0.0).sum(-1, keepdim=True) / negative.sum(
+        -1, keepdim=True
+    ).clamp(min=1)
     terms = everything - (1 - label_smoothing) * own - label_smoothing * mean_negative
     terms = terms.masked_fill(~(positive & some), 0.0)
     if lists.weight is not None and weighting == "term":

@@ -89,7 +89,9 @@ def sentence_attention_score(
     tensor([0.8500])
     """
     if candidates.shape[-1] != sentences.shape[-1]:
-        raise RivalsError(f"candidates are {candidates.shape[-1]} wide and sentences {sentences.shape[-1]}; they must agree")
+        raise RivalsError(
+            f"candidates are {candidates.shape[-1]} wide and sentences {sentences.shape[-1]}; they must agree"
+        )
     there = torch.ones(sentences.shape[:-1], dtype=torch.bool, device=sentences.device) if mask is None else mask
     sentences = sentences.masked_fill(~there.unsqueeze(-1), 0.0)
     if normalize:

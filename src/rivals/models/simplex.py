@@ -116,8 +116,6 @@ class SimpleX(nn.Module):
         """Return unit vectors [..., D] of items int[...]."""
         return F.normalize(self.items(items), dim=-1)
 
-    def score(
-        self, users: Tensor, items: Tensor, history: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def score(self, users: Tensor, items: Tensor, history: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Return cosines [B, C] of users int[B] and items int[B, C]."""
         return (self.item(items) @ self.user(users, history, mask).unsqueeze(-1)).squeeze(-1)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rivals.negatives.roles import swap_roles
     from rivals.negatives.samplers import Draw, Sampler, Softmax, Top, Uniform
     from rivals.negatives.selection import Selected, neighbour_reciprocal_rank, select_negatives
+    from rivals.negatives.text_clusters import Corrupted, TextClusterNegatives, degree_weight
+    from rivals.negatives.walks import LinkSource, Walk, neighbourhood, semantic_walk
 
 _HOME = {
     "Ambiguous": "ambiguous",
@@ -51,15 +53,24 @@ _HOME = {
     "Selected": "selection",
     "neighbour_reciprocal_rank": "selection",
     "select_negatives": "selection",
+    "Corrupted": "text_clusters",
+    "TextClusterNegatives": "text_clusters",
+    "degree_weight": "text_clusters",
+    "LinkSource": "walks",
+    "Walk": "walks",
+    "neighbourhood": "walks",
+    "semantic_walk": "walks",
 }
 
 __all__ = [
     "Ambiguous",
+    "Corrupted",
     "Draw",
     "Duplicates",
     "Example",
     "Exported",
     "KnownPositives",
+    "LinkSource",
     "Mined",
     "MiningAudit",
     "PositiveAware",
@@ -67,13 +78,18 @@ __all__ = [
     "ScoreSummary",
     "Selected",
     "Softmax",
+    "TextClusterNegatives",
     "Top",
     "Uniform",
+    "Walk",
     "ambiguous_probabilities",
+    "degree_weight",
     "mine_hard_negatives",
     "neighbour_reciprocal_rank",
+    "neighbourhood",
     "positive_aware_mask",
     "select_negatives",
+    "semantic_walk",
     "swap_roles",
     "top_k_abs",
     "top_k_margin_pos",

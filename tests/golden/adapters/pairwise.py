@@ -67,7 +67,11 @@ def cosine_contrastive(case: Case) -> Found:
         relevance = torch.zeros_like(scores)
         relevance[:, 0] = 1
         loss = cosine_contrastive_loss(
-            scores, relevance, margin=params["margin"], negative_weight=params["negative_weight"] or None, check_range=False
+            scores,
+            relevance,
+            margin=params["margin"],
+            negative_weight=params["negative_weight"] or None,
+            check_range=False,
         )
         return loss, gradients(loss, {"scores": scores})
     tensors = {name: leaf(inputs[name]) for name in ("user", "history")}
@@ -75,7 +79,12 @@ def cosine_contrastive(case: Case) -> Found:
     mixer = HistoryMixer(
         tensors["user"].shape[1], pooling=params["aggregator"], gamma=params["gamma"], legacy_padding=True
     ).double()
-    names = {"W_v.weight": "value.weight", "W_k.0.weight": "key.weight", "W_k.0.bias": "key.bias", "W_q.weight": "query"}
+    names = {
+        "W_v.weight": "value.weight",
+        "W_k.0.weight": "key.weight",
+        "W_k.0.bias": "key.bias",
+        "W_q.weight": "query",
+    }
     loaded = {names[name]: value for name, value in state.items() if name in names}
     if "query" in loaded:
         loaded["query"] = loaded["query"].reshape(-1, 1)

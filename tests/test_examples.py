@@ -1,0 +1,72 @@
+"""The examples do what they say."""
+
+from __future__ import annotations
+
+import math
+import os
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models.tiny import write_tiny_bert
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def example(name: str) -> dict[str, Any]:
+    """Return what an example defines."""
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+
+def test_a_loss_in_a_torch_loop() -> None:
+    measured = example("torch_loop")["main"]()
+    assert measured[-1] > max(0.95, measured[0])
+
+
+def test_log_probabilities_into_a_preference_loss() -> None:
+    shares = example("preference_log_probs")["main"](steps=4)
+    assert len(shares) == 4
+    assert shares[-1] > 0.8
+
+
+def test_log_probabilities_are_those_of_the_model() -> None:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=7, n_positions=8, n_embd=4, n_layer=1, n_head=1)).eval()
+    tokens = torch.randint(0, 7, (3, 2, 5), generator=torch.Generator().manual_seed(0))
+    completion = torch.tensor([False, False, True, True, True]).expand(3, 2, 5)
+    found = example("preference_log_probs")["log_probs"](model, tokens, completion)
+    for pair in range(3):
+        for text in range(2):
+            logits = model(tokens[pair, text][None]).logits[0].log_softmax(-1)
+            expected = sum(logits[t - 1, tokens[pair, text, t]] for t in (2, 3, 4))
+            torch.testing.assert_close(found[pair, text], expected)
+
+
+def test_a_loss_inside_the_trainer_of_sentence_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setitem(os.environ, switch, "1")
+    define = example("sentence_transformers_loss")
+    model = write_tiny_bert(tmp_path / "tiny")
+    log = define["main"](str(model), steps=2)
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert len(losses) == 2
+    assert all(math.isfinite(loss) and loss > 0 for loss in losses)
+
+
+def test_its_loss_is_the_library_s(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from rivals.losses import in_batch_info_nce_loss
+
+    define = example("sentence_transformers_loss")
+    encoder = SentenceTransformer(str(write_tiny_bert(tmp_path / "tiny")), device="cpu").eval()
+    columns = list(define["PAIRS"].values())
+    features = [encoder.tokenize(column) for column in columns]
+    found = define["InBatch"](encoder)(features, None)
+    queries, documents = (encoder.encode(column, convert_to_tensor=True) for column in columns)
+    expected = in_batch_info_nce_loss(queries.clone(), documents.clone(), temperature=0.05, margin=0.1)
+    assert float(found.detach()) == pytest.approx(float(expected), abs=1e-4)
