@@ -104,5 +104,6 @@ PAPER = Paper(
     ),
     data="yeast, emotions and scene with one positive kept (of 4.2, 1.8 and 1.07 an item), MLP 64, 30 epochs",
     run=run,
-    notes="The verdict is on yeast, where most positives are hidden. Features, no pretrained backbone; a fully labelled validation part chooses for every arm.",
+    notes="The verdict is on yeast, where most positives are hidden. "
+    "Features, no pretrained backbone; a fully labelled validation part chooses for every arm.",
 )

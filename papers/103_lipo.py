@@ -107,5 +107,6 @@ PAPER = Paper(
     ),
     data="simulated: 600 prompts, 16 candidates of 12 features, 8 drawn and labelled; linear policy, 300 steps",
     run=run,
-    notes="A simulation, not a language model, in which all but squared error come out nearly alike; rewards compared at a divergence of 2 nats from the reference.",
+    notes="A simulation, not a language model, in which all but squared error come out nearly "
+    "alike; rewards compared at a divergence of 2 nats from the reference.",
 )

@@ -18,7 +18,7 @@ from tests import laws
 ALL = laws.loss_subjects()
 RANKING = [subject for subject in ALL if subject.form in ("lists", "targets")]
 MEASURES = laws.measure_subjects()
-few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+few = settings(max_examples=10, deadline=None, derandomize=True, database=None)
 over_losses = pytest.mark.parametrize("subject", ALL, ids=str)
 
 

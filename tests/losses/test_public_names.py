@@ -25,7 +25,7 @@ def public() -> Iterator[tuple[str, Any]]:
 
 
 @cache
-def tested_words() -> frozenset[str]:
+def used_words() -> frozenset[str]:
     """Every word that tests, other than the laws' declarations, use."""
     files = [path for path in TESTS.rglob("*.py") if "laws" not in path.parts]
     return frozenset(word for path in files for word in re.findall(r"\w+", path.read_text(encoding="utf-8")))
@@ -47,7 +47,7 @@ def test_it_is_documented_and_used(name: str, thing: Any) -> None:
     assert text, f"{name} has no docstring"
     if is_value(thing):
         return
-    assert name in tested_words(), f"no test uses {name}"
+    assert name in used_words(), f"no test uses {name}"
     assert ">>>" in text, f"{name} has no doctest"
     assert re.search(r"[Pp]apers? \d", text), f"{name} names no paper"
 
