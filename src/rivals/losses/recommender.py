@@ -90,21 +90,24 @@ def pairwise_softmax_loss(
         raise RivalsError(f'form="bpr" couples the whole batch and knows reduction="mean" only; got {reduction!r}')
     there = lists.mask if lists.weight is None else lists.mask & (lists.weight > 0)
     positive, negative = there & (lists.relevance > 0), there & (lists.relevance <= 0)
-    distance = (lists.scores.unsqueeze(-2) - lists.scores.unsqueeze(-1)) / tau
-    pairs = positive.unsqueeze(-1) & negative.unsqueeze(-2)
+    # Only positives stand first: [..., P, C] with P the most positives of a list, not [..., C, C].
+    most = int(positive.sum(-1).max()) if positive.numel() else 0
+    place = positive.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :most]
+    anchor = positive.gather(-1, place)
+    distance = (lists.scores.unsqueeze(-2) - lists.scores.gather(-1, place).unsqueeze(-1)) / tau
+    pairs = anchor.unsqueeze(-1) & negative.unsqueeze(-2)
     if include_positive:
-        own = torch.eye(pairs.shape[-1], dtype=torch.bool, device=pairs.device)
-        pairs = pairs | (own & positive.unsqueeze(-1))
+        pairs = pairs | (F.one_hot(place, max(positive.shape[-1], 1)).bool() & anchor.unsqueeze(-1))
     logits = _log_activation(distance.masked_fill(~pairs, 0.0), activation) / tau_star
-    share = positive.to(logits.dtype)
+    share = anchor.to(logits.dtype)
     if lists.weight is not None:
-        share = share * lists.weight
+        share = share * lists.weight.gather(-1, place)
         logits = logits + lists.weight.masked_fill(~there, 1.0).log().unsqueeze(-2)
     if form == "bpr":
         if not pairs.any():
             return lists.scores.sum() * 0.0
         if lists.weight is not None:
-            logits = logits + share.masked_fill(~positive, 1.0).log().unsqueeze(-1)
+            logits = logits + share.masked_fill(~anchor, 1.0).log().unsqueeze(-1)
         return torch.logsumexp(logits[pairs], 0) - math.log(int(pairs.sum()))
     counted = pairs.any(-1)
     terms = share * masked_logsumexp(logits, pairs).masked_fill(~counted, 0.0)
