@@ -142,7 +142,9 @@ def _by_paper(losses: list[Entry], parts: list[Entry]) -> str:
 
 
 def _parts(parts: list[Entry]) -> str:
-    rows = [(_named(entry), cell(entry.summary), _papers(entry)) for entry in sorted(parts, key=lambda e: e.name.lower())]
+    rows = [
+        (_named(entry), cell(entry.summary), _papers(entry)) for entry in sorted(parts, key=lambda e: e.name.lower())
+    ]
     text = "What stands beside the losses: candidates, weights, queues, modules with state. `rivals losses NAME` shows one."
     return f"## Parts\n\n{text}\n\n" + _table(("part", "what it is", "papers"), rows)
 

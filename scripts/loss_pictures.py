@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def view_of(entry: Entry) -> View | None:
         alone = View(("score, for a target of 0",), -3.0, 3.0, lambda s: call(s[None], zero))
         both = ("score, target 1", "score, target 0")
         return alone if _sampled(alone) is not None else View(both, -3.0, 3.0, lambda s: call(s[None], pair))
-    if entry.form == "preferences" and leading[:2] == ["logps", "relevance"] or "PREFERENCE_LOSSES" in entry.symbol:
+    if entry.form == "preferences" and ("PREFERENCE_LOSSES" in entry.symbol or leading[:2] == ["logps", "relevance"]):
         better = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
         reference, lengths = torch.full((1, 2), -20.0, dtype=torch.float64), torch.full((1, 2), 10.0)
         axes = ("better text: log p", "worse text: log p")
@@ -242,9 +243,7 @@ def _isolines(values: Tensor, level: float) -> Iterator[list[tuple[float, float]
                 yield [_place(*point) for point in line]
 
 
-def _crossing(
-    a: tuple[int, int], b: tuple[int, int], at_a: float, at_b: float, level: float
-) -> tuple[float, float]:
+def _crossing(a: tuple[int, int], b: tuple[int, int], at_a: float, at_b: float, level: float) -> tuple[float, float]:
     share = (level - at_a) / (at_b - at_a)
     return round(a[0] + share * (b[0] - a[0]), 3), round(a[1] + share * (b[1] - a[1]), 3)
 
@@ -292,7 +291,7 @@ def _simplified(line: Sequence[tuple[float, float]], tolerance: float = 0.7) -> 
 def _path(line: Sequence[tuple[float, float]]) -> str:
     """Return a path in whole units, each step relative to the last."""
     places = [(round(x), round(y)) for x, y in line]
-    steps = [f"{x1 - x0} {y1 - y0}" for (x0, y0), (x1, y1) in zip(places, places[1:], strict=False)]
+    steps = [f"{x1 - x0} {y1 - y0}" for (x0, y0), (x1, y1) in pairwise(places)]
     return f"M{places[0][0]} {places[0][1]}l" + " ".join(steps).replace(" -", "-")
 
 

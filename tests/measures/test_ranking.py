@@ -16,6 +16,7 @@ from rivals.measures import (
     dcg,
     judged,
     measure_all,
+    micro_recall,
     ndcg,
     precision,
     r_precision,
@@ -53,6 +54,18 @@ def test_hand_values():
     assert average_precision(scores, relevance, k=3, total_relevant=4) == pytest.approx(1 / 8)
     assert r_precision(scores, relevance) == 0.5
     assert judged(scores, np.array([1, np.nan, np.nan, 0, np.nan]), k=4) == 0.5
+
+
+def test_micro_recall_counts_all_lists_together():
+    relevance = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0]])
+    scores, total = np.tile([3.0, 2.0, 1.0], (3, 1)), np.array([2, 1, 1])
+    assert micro_recall(scores, relevance, k=1, total_relevant=total) == 0.25
+    assert micro_recall(scores, relevance, k=2, total_relevant=total) == 0.5
+    assert micro_recall(scores, relevance, total_relevant=total) == 0.75
+    assert recall(scores, relevance, total_relevant=total).mean() == pytest.approx(2 / 3)
+    assert micro_recall(scores, relevance * 0, k=1) == 0
+    tensor = micro_recall(torch.tensor(scores), torch.tensor(relevance), k=2)
+    assert tensor.item() == pytest.approx(2 / 3)
 
 
 def test_relevant_documents_outside_the_list_lower_ndcg():

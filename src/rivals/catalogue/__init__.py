@@ -13,4 +13,16 @@ from rivals.catalogue.entry import FORMS, Entry
 from rivals.catalogue.groups import DATA, TASKS, Group, data_of
 from rivals.catalogue.search import Suggestion, check_task, entries, find, suggest
 
-__all__ = ["DATA", "FORMS", "TASKS", "Entry", "Group", "Suggestion", "check_task", "data_of", "entries", "find", "suggest"]
+__all__ = [
+    "DATA",
+    "FORMS",
+    "TASKS",
+    "Entry",
+    "Group",
+    "Suggestion",
+    "check_task",
+    "data_of",
+    "entries",
+    "find",
+    "suggest",
+]

@@ -46,7 +46,18 @@ _LEADING: tuple[tuple[tuple[str, ...], Form], ...] = (
     (("anchors",), "pairs"),
     (("views",), "pairs"),
 )
-_LABELS = ("Formula", "Shapes", "When to use", "Relations", "Source", "Raises", "Raises RivalsError", "Args", "Warns", "Example")
+_LABELS = (
+    "Formula",
+    "Shapes",
+    "When to use",
+    "Relations",
+    "Source",
+    "Raises",
+    "Raises RivalsError",
+    "Args",
+    "Warns",
+    "Example",
+)
 _LABEL = re.compile(rf"({'|'.join(_LABELS)}): ?(.*)", re.DOTALL)
 
 
@@ -55,9 +66,9 @@ class Entry:
     """One loss, measure or part, with what its docstring says; a field is empty where it says nothing.
 
     `kind` part: what stands beside losses and measures, such as a sampler of candidates, a module that keeps a queue or
-    a test of significance. `symbol` is the import path, `module` the file it is written in. `provider` is rivals, or the library that computes it;
-    `status` "not provided" lists what a reader may look for and will not find. `tasks` are names of `TASKS`, `aliases`
-    other names it is known by.
+    a test of significance. `symbol` is the import path, `module` the file it is written in. `provider` is rivals, or
+    the library that computes it; `status` "not provided" lists what a reader may look for and will not find. `tasks`
+    are names of `TASKS`, `aliases` other names it is known by.
     """
 
     name: str
@@ -192,7 +203,9 @@ def read_preference(name: str, form: PreferenceForm) -> Entry:
         if getattr(form, field.name) != getattr(standard, field.name)
     }
     options = ", ".join(f"{key}={value!r}" for key, value in changed.items())
-    reference = "with a reference model" if form.score in ("log_ratio", "mean_log_ratio") else "without a reference model"
+    reference = (
+        "with a reference model" if form.score in ("log_ratio", "mean_log_ratio") else "without a reference model"
+    )
     noisy = ", some labels wrong" if form.label_smoothing >= 0.05 else ""
     likely = " The better response is kept likely by its own log-likelihood." if form.nll_weight else ""
     return Entry(

@@ -1,7 +1,7 @@
 """Which losses and measures belong to which task, and to which data: rules on forms and on the words of docstrings.
 
-No loss is named here. A rule holds for an entry if its form is among the rule's forms (any, if it has none) and its summary,
-its "When to use" or its shapes match the rule's words (any, if it has none).
+No loss is named here. A rule holds for a loss if its form is among the rule's forms (any, if it has none) and its summary,
+its "When to use" or its shapes match the rule's words. Measures go by the files they stand in.
 """
 
 from __future__ import annotations
@@ -14,21 +14,28 @@ from rivals.catalogue.entry import Entry, Form, Kind
 
 @dataclass(frozen=True)
 class Rule:
-    """Forms and words, both of which an entry must have."""
+    """Forms, words and files, all of which an entry of one of the kinds must have; an empty one asks for nothing."""
 
     forms: tuple[Form, ...] = ()
     words: str = ""
-    kinds: tuple[Kind, ...] = ("loss", "measure")
+    kinds: tuple[Kind, ...] = ("loss",)
     without: str = ""
+    files: tuple[str, ...] = ()
 
     def holds(self, entry: Entry) -> bool:
         """Say whether an entry follows the rule."""
         return (
             entry.kind in self.kinds
             and (not self.forms or entry.form in self.forms)
+            and (not self.files or entry.module.rpartition(".")[2] in self.files)
             and bool(re.search(self.words, entry.text, re.IGNORECASE))
             and not (self.without and re.search(self.without, entry.text, re.IGNORECASE))
         )
+
+
+def _measures(*files: str, words: str = "") -> Rule:
+    """Return the rule of the measures in some files of `rivals.measures`."""
+    return Rule((), words, ("measure",), files=files)
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,11 @@ TASKS: dict[str, Group] = {
         "a number for each example",
         (
             Rule(("targets",), r"\berrors?\b|counts?\b|quantile", without=r"student|teacher's scores of"),
-            Rule(("labels", "labelled rows"), r"number token|written digit|for a number|time to an event|ordered grades"),
-            Rule(("lists",), r"ordinal classes", kinds=("loss",)),
+            Rule(
+                ("labels", "labelled rows"), r"number token|written digit|for a number|time to an event|ordered grades"
+            ),
+            Rule(("lists",), r"ordinal classes"),
+            _measures("regression", "survival"),
         ),
     ),
     "binary": Group(
@@ -64,8 +74,10 @@ TASKS: dict[str, Group] = {
         (
             Rule(
                 ("lists",),
-                r"log-odds|threshold|imbalanced|maximum-margin|\broc\b|binary|false alarm|predicted probabilit|f1\b|intersection over",
+                r"log-odds|threshold|imbalanced|maximum-margin|\broc\b|binary|false alarm|predicted probabilit|f1\b|"
+                r"intersection over",
             ),
+            _measures("classification", "calibration", "roc"),
         ),
     ),
     "multiclass": Group(
@@ -75,6 +87,8 @@ TASKS: dict[str, Group] = {
             Rule(("labels",), without=r"number token|written digit|hazard"),
             Rule(("lists",), r"one_hot\(labels"),
             Rule(("other",), r"target logit"),
+            _measures("classification", "calibration"),
+            _measures("label_ranking", words="several classes"),
         ),
     ),
     "multilabel": Group(
@@ -85,6 +99,8 @@ TASKS: dict[str, Group] = {
                 ("lists", "labelled rows"),
                 r"multi-?label|unknown label|one known relevant|several labels|a few positives each|shared labels",
             ),
+            _measures("label_ranking", words="multi-label"),
+            _measures("classification"),
         ),
     ),
     "ranking": Group(
@@ -93,9 +109,10 @@ TASKS: dict[str, Group] = {
         (
             Rule(
                 _SCORES,
-                r"rank|\blists?\b|\bdocument\b|\bgrade|\border\b|pairs? (?:loss|of)|softmax of (?:a|the) (?:list|scores)|candidates|ndcg",
+                r"rank|\blists?\b|\bdocument\b|\bgrade|\border\b|pairs? (?:loss|of)|candidates|ndcg",
                 without=r"one_hot\(labels|quantile|\bcounts:",
             ),
+            _measures("ranking", "cascade", "correlation", "roc"),
         ),
     ),
     "retrieval": Group(
@@ -106,42 +123,46 @@ TASKS: dict[str, Group] = {
             Rule(
                 ("lists", "targets", "pairs"),
                 rf"retriev|in-batch|mined|hard negatives|encoder|infonce|sentence|{_FALSE_NEGATIVES}|link prediction",
-                ("loss",),
             ),
-            Rule(("lists",), r"reciprocal|ndcg|cumulative gain|relevant documents|judged", ("measure",)),
+            _measures("ranking", "cascade"),
         ),
     ),
     "recommendation": Group(
         "Recommendation and advertising",
         "items for users, from clicks and other implicit feedback",
-        (Rule((), r"recommend|implicit feedback|\bclicks?\b|auction|advertis|purchas|profit|link prediction"),),
+        (
+            Rule((), r"recommend|implicit feedback|\bclicks?\b|auction|advertis|purchas|profit|link prediction"),
+            _measures("ranking", "roc", "auctions"),
+        ),
     ),
     "metric-learning": Group(
         "Metric learning",
         "vectors in which like is near to like",
         (
-            Rule(("labelled rows", "pairs"), kinds=("loss",)),
-            Rule(("labels", "lists", "embeddings"), r"\(cosines|\(minus|triplet|prototype|nearest neighbours", ("loss",)),
-            Rule(("other",), r"same view", ("loss",)),
+            Rule(("labelled rows", "pairs")),
+            Rule(("labels", "lists", "embeddings"), r"\(cosines|\(minus|triplet|prototype|nearest neighbours"),
+            Rule(("other",), r"same view"),
+            _measures("ranking", words="relevant documents|precisions"),
         ),
     ),
     "preference": Group(
         "Preference tuning and unlearning",
         "texts a language model should prefer, avoid or forget",
-        (Rule(("preferences",)), Rule((), r"preference pairs|reward model|preference tuning")),
+        (Rule(("preferences",)), _measures("correlation", words="preference pairs|reward model")),
     ),
     "generation": Group(
         "Generation",
         "models that write text",
         (
             Rule(("preferences",)),
-            Rule((), r"language models?\b|decoder|summar(?:y|ies)|hypothes|generated text|perplexity"),
+            Rule((), r"language models?\b|decoder|summar(?:y|ies)|hypothes|generated text"),
+            _measures("text", "overlap"),
         ),
     ),
     "rag": Group(
         "Answers from retrieved texts",
         "is an answer right, relevant and supported",
-        (Rule((), r"\banswers?\b.*(?:context|claim|reference)|\bcontexts?\b|faithful|\bclaims?\b", ("measure",)),),
+        (_measures("rag"), _measures("text", words="answer|prediction")),
     ),
 }
 """The tasks that `find` and `suggest` know."""
@@ -155,7 +176,6 @@ DATA: dict[str, Group] = {
             Rule(
                 ("lists",),
                 rf"in-batch|mined|infonce|hard negatives|{_FALSE_NEGATIVES}|retriev|implicit feedback|clicks",
-                ("loss",),
             ),
             Rule(("lists",), r"triplet|a positive must|positives? .*negatives? (?:of|alone|above)"),
         ),
@@ -164,15 +184,17 @@ DATA: dict[str, Group] = {
         "Lists of candidates, some of them relevant",
         "One or several positives a list, the rest negatives, each with a score.",
         (
-            Rule(("lists",), kinds=("loss",), without=r"\bgraded?\b|one_hot\(labels|multi-?label|unknown label"),
-            Rule(("other",), r"candidate", ("loss",)),
+            Rule(("lists",), without=r"\bgraded?\b|one_hot\(labels|multi-?label|unknown label"),
+            Rule(("other",), r"candidate"),
         ),
     ),
     "graded lists": Group(
         "Graded lists: some candidates are better than others",
         "Relevance with more than two levels, or an order.",
         (
-            Rule(("lists", "targets", "labels", "pairs", "other"), r"\bgrad(?:e|es|ed)\b|order that|ndcg|sentence pairs"),
+            Rule(
+                ("lists", "targets", "labels", "pairs", "other"), r"\bgrad(?:e|es|ed)\b|order that|ndcg|sentence pairs"
+            ),
             Rule(("lists", "other"), r"permutation"),
             Rule(("lists", "targets", "other"), r"rank measure|orders? of a list|the one measure|at one measure"),
         ),
@@ -180,7 +202,7 @@ DATA: dict[str, Group] = {
     "teacher": Group(
         "A teacher's scores or order",
         "Distillation from a stronger model, or a judge's scores.",
-        (Rule((), rf"{_TEACHER}|a judge'?s|old (?:model|output)", ("loss",)),),
+        (Rule((), rf"{_TEACHER}|a judge'?s|old (?:model|output)"),),
     ),
     "labels": Group(
         "Labels: one class an example",
@@ -194,7 +216,6 @@ DATA: dict[str, Group] = {
             Rule(
                 ("lists", "labelled rows"),
                 r"multi-?label|several labels|tagg|shared labels|a few positives each|\bf1\b|intersection over",
-                ("loss",),
             ),
         ),
     ),
@@ -206,14 +227,19 @@ DATA: dict[str, Group] = {
                 (),
                 r"unknown (?:label|positive)|unknown ones|unknown\b.*bool|presumed|assumed|unjudged|suspected|"
                 rf"one known relevant|{_FALSE_NEGATIVES}",
-                ("loss",),
             ),
         ),
     ),
     "noisy labels": Group(
         "Noisy labels: some are wrong",
         "Bounded losses, and losses that trust no single label.",
-        (Rule((), r"nois[ye]\w* (?:graded )?labels|labels? (?:with noise|of which)|wrong label|gross errors", ("loss",), r"without gross"),),
+        (
+            Rule(
+                (),
+                r"nois[ye]\w* (?:graded )?labels|labels? (?:with noise|of which)|wrong label|gross errors",
+                without=r"without gross",
+            ),
+        ),
     ),
     "labelled rows": Group(
         "Embeddings with labels",
@@ -224,8 +250,8 @@ DATA: dict[str, Group] = {
         "Views without labels",
         "Two or more views of every example: self-supervised, or a query and its document as views.",
         (
-            Rule(("pairs",), kinds=("loss",), without=r"sentence pairs|hinge|margin"),
-            Rule((), r"\bviews?\b|without labels", ("loss",)),
+            Rule(("pairs",), without=r"sentence pairs|hinge|margin"),
+            Rule((), r"\bviews?\b|without labels"),
         ),
     ),
     "numbers": Group(
@@ -241,8 +267,14 @@ DATA: dict[str, Group] = {
     "several tasks": Group(
         "Several tasks, or several losses, trained together",
         "Weights of losses, and combinations of their gradients.",
-        (Rule((), r"\btasks?\b|losses weighted|sum of losses|gradients (?:of (?:m|several|an)|between)|combined update|"
-                r"means of gradients|combine_gradients", ("part",)),),
+        (
+            Rule(
+                (),
+                r"\btasks?\b|losses weighted|sum of losses|gradients (?:of (?:m|several|an)|between)|combined update|"
+                r"means of gradients|combine_gradients",
+                ("part",),
+            ),
+        ),
     ),
 }
 """Kinds of data: the first question of `docs/losses.md`."""

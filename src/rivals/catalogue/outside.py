@@ -133,7 +133,11 @@ OTHERS: tuple[_Row, ...] = (
 NOT_PROVIDED: tuple[tuple[str, Kind, str], ...] = (
     ("box_iou", "loss", "IoU, GIoU, DIoU and CIoU of boxes (object detection); of sets of labels: `jaccard_loss`."),
     ("yolo", "loss", "The sum of box, objectness and class terms of a one-stage detector."),
-    ("wasserstein_critic", "loss", "The critic of a Wasserstein GAN; between distributions: `ordinal_wasserstein_loss`."),
+    (
+        "wasserstein_critic",
+        "loss",
+        "The critic of a Wasserstein GAN; between distributions: `ordinal_wasserstein_loss`.",
+    ),
     ("gan", "loss", "Generator and discriminator losses of adversarial networks."),
     ("contrastive_divergence", "loss", "Training of restricted Boltzmann machines by sampling."),
     ("flow_nll", "loss", "Negative log likelihood of normalising flows."),

@@ -49,7 +49,7 @@ def find(
 
     >>> [entry.name for entry in find("RankNet")]
     ['pairwise_logistic']
-    >>> [entry.name for entry in find(paper=41, kind="loss")][:2]
+    >>> sorted(entry.name for entry in find(paper=41, kind="loss", task="metric-learning"))[:2]
     ['in_batch_contrastive', 'in_batch_multi_similarity']
     """
     if kind is not None and kind not in get_args(Kind):
@@ -122,24 +122,28 @@ def _all() -> tuple[Entry, ...]:
         if not name.endswith("_loss")
     ]
     notation = {thing: short for short, thing in measures.MEASURES.items()}
-    spelt = {short: [other for other, meant in measures.ALIASES.items() if meant == short] for short in measures.MEASURES}
+    spelt = {
+        short: [other for other, meant in measures.ALIASES.items() if meant == short] for short in measures.MEASURES
+    }
     for name, thing in _documented(measures):
         about = thing.__module__.rpartition(".")[2] in _ABOUT_MEASURES
-        entry = read_entry(name, "part" if about or inspect.isclass(thing) else "measure", thing, f"rivals.measures.{name}")
+        entry = read_entry(
+            name, "part" if about or inspect.isclass(thing) else "measure", thing, f"rivals.measures.{name}"
+        )
         short = notation.get(thing)
-        found.append(entry if short is None else replace(entry, aliases=tuple(dict.fromkeys((*entry.aliases, short, *spelt[short])))))
+        found.append(entry if short is None else replace(entry, aliases=(*entry.aliases, short, *spelt[short])))
     found += outside_entries({(entry.kind, entry.name) for entry in found})
     found = [replace(entry, tasks=entry.tasks or tasks_of(entry)) for entry in found]
-    found = [
-        replace(entry, aliases=tuple(dict.fromkeys((*entry.aliases, *_synonyms(entry))))) if entry.provider else entry
-        for entry in found
-    ]
+    found = [replace(entry, aliases=_distinct(entry)) for entry in found]
     kinds, forms = get_args(Kind), list(FORMS)
     return tuple(sorted(found, key=lambda entry: (kinds.index(entry.kind), forms.index(entry.form), entry.name)))
 
 
-def _synonyms(entry: Entry) -> list[str]:
-    return [synonym for synonym, name in SYNONYMS[entry.kind].items() if name == entry.name]
+def _distinct(entry: Entry) -> tuple[str, ...]:
+    """Return the names an entry is also known by, each once, with those of the table of synonyms."""
+    table = SYNONYMS[entry.kind] if entry.provider else {}
+    others = [*entry.aliases, *(synonym for synonym, name in table.items() if name == entry.name)]
+    return tuple({_key(other): other for other in reversed(others)}.values())[::-1]
 
 
 def _documented(room: Any) -> list[tuple[str, Any]]:

@@ -68,7 +68,9 @@ def _of_room(room: _Room) -> list[Entry]:
     from rivals.catalogue import entries
 
     home = {"loss": "rivals.losses.", "measure": "rivals.measures."}[room]
-    return [entry for entry in entries() if entry.kind == room or (entry.kind == "part" and entry.symbol.startswith(home))]
+    return [
+        entry for entry in entries() if entry.kind == room or (entry.kind == "part" and entry.symbol.startswith(home))
+    ]
 
 
 def _named(room: _Room, name: str) -> list[Entry]:
@@ -116,7 +118,9 @@ def _tables(console: Console, room: _Room, chosen: list[Entry]) -> None:
         for entry in members:
             papers = ", ".join(map(str, entry.papers))
             table.add_row(
-                Text(entry.name), Text(entry.summary), Text(papers if entry.provider in ("rivals", "") else entry.provider)
+                Text(entry.name),
+                Text(entry.summary),
+                Text(papers if entry.provider in ("rivals", "") else entry.provider),
             )
         console.print(table)
     counts = [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rivals.measures.agreement import OrdinalThresholds, krippendorff_alpha
+    from rivals.measures.auctions import welfare, welfare_ratio, welfare_regret
     from rivals.measures.calibration import (
         CalibrationReport,
         ReliabilityCurve,
@@ -34,17 +35,31 @@ if TYPE_CHECKING:
         f_score,
         hamming_error,
         jaccard_accuracy,
-        label_average_precision,
-        multiclass_auc,
         subset_accuracy,
     )
     from rivals.measures.correlation import kendall_tau, pair_accuracy, rank_biased_overlap, spearman
     from rivals.measures.intervals import Interval, bootstrap_interval
+    from rivals.measures.label_ranking import label_average_precision, multiclass_auc
     from rivals.measures.names import ALIASES, MEASURES, Measure, known_measures, measure_all, parse_measure
+    from rivals.measures.overlap import Rouge, bleu, distinct_n, rouge_l, rouge_n
+    from rivals.measures.rag import (
+        PredictionPowered,
+        answer_correctness,
+        answer_relevance,
+        answer_similarity,
+        aspect_critique,
+        context_entity_recall,
+        context_precision,
+        context_recall,
+        faithfulness,
+        prediction_powered_mean,
+        summarisation_score,
+    )
     from rivals.measures.ranking import (
         average_precision,
         dcg,
         judged,
+        micro_recall,
         ndcg,
         precision,
         r_precision,
@@ -52,6 +67,7 @@ if TYPE_CHECKING:
         reciprocal_rank,
         success,
     )
+    from rivals.measures.regression import adjusted_r2, mae, mape, mse, pinball, r2, rmse, smape
     from rivals.measures.roc import auc, pooled_auc
     from rivals.measures.significance import (
         benjamini_hochberg,
@@ -60,30 +76,59 @@ if TYPE_CHECKING:
         minimal_detectable_difference,
         randomisation_test,
     )
+    from rivals.measures.survival import Concordance, concordance_counts, concordance_index
+    from rivals.measures.text import (
+        character_error_rate,
+        edit_distance,
+        exact_match,
+        normalise_answer,
+        perplexity,
+        token_f1,
+        word_error_rate,
+    )
 
 __all__ = [
     "ALIASES",
     "MEASURES",
     "CalibrationReport",
+    "Concordance",
     "Interval",
     "Measure",
     "OrdinalThresholds",
+    "PredictionPowered",
     "Rates",
     "ReliabilityCurve",
+    "Rouge",
+    "adjusted_r2",
+    "answer_correctness",
+    "answer_relevance",
+    "answer_similarity",
+    "aspect_critique",
     "auc",
     "average_precision",
     "benjamini_hochberg",
+    "bleu",
     "bootstrap_interval",
     "brier_score",
     "calibration_report",
+    "character_error_rate",
     "classification_rates",
     "classwise_calibration_error",
+    "concordance_counts",
+    "concordance_index",
     "confusion_matrix",
+    "context_entity_recall",
+    "context_precision",
+    "context_recall",
     "dcg",
+    "distinct_n",
+    "edit_distance",
     "effect_size",
+    "exact_match",
     "expected_calibration_error",
     "expected_reciprocal_rank",
     "f_score",
+    "faithfulness",
     "hamming_error",
     "holm",
     "jaccard_accuracy",
@@ -92,15 +137,24 @@ __all__ = [
     "known_measures",
     "krippendorff_alpha",
     "label_average_precision",
+    "mae",
+    "mape",
     "measure_all",
+    "micro_recall",
     "minimal_detectable_difference",
+    "mse",
     "multiclass_auc",
     "ndcg",
     "negative_log_likelihood",
+    "normalise_answer",
     "pair_accuracy",
     "parse_measure",
+    "perplexity",
+    "pinball",
     "pooled_auc",
     "precision",
+    "prediction_powered_mean",
+    "r2",
     "r_precision",
     "randomisation_test",
     "rank_biased_overlap",
@@ -108,15 +162,30 @@ __all__ = [
     "recall",
     "reciprocal_rank",
     "reliability_curve",
+    "rmse",
+    "rouge_l",
+    "rouge_n",
+    "smape",
     "spearman",
     "subset_accuracy",
     "success",
+    "summarisation_score",
+    "token_f1",
+    "welfare",
+    "welfare_ratio",
+    "welfare_regret",
+    "word_error_rate",
 ]
 
 _HOMES = {
     "agreement": (
         "OrdinalThresholds",
         "krippendorff_alpha",
+    ),
+    "auctions": (
+        "welfare",
+        "welfare_ratio",
+        "welfare_regret",
     ),
     "calibration": (
         "CalibrationReport",
@@ -139,8 +208,6 @@ _HOMES = {
         "f_score",
         "hamming_error",
         "jaccard_accuracy",
-        "label_average_precision",
-        "multiclass_auc",
         "subset_accuracy",
     ),
     "correlation": (
@@ -153,6 +220,10 @@ _HOMES = {
         "Interval",
         "bootstrap_interval",
     ),
+    "label_ranking": (
+        "label_average_precision",
+        "multiclass_auc",
+    ),
     "names": (
         "ALIASES",
         "MEASURES",
@@ -160,6 +231,36 @@ _HOMES = {
         "known_measures",
         "measure_all",
         "parse_measure",
+    ),
+    "overlap": (
+        "Rouge",
+        "bleu",
+        "distinct_n",
+        "rouge_l",
+        "rouge_n",
+    ),
+    "rag": (
+        "PredictionPowered",
+        "answer_correctness",
+        "answer_relevance",
+        "answer_similarity",
+        "aspect_critique",
+        "context_entity_recall",
+        "context_precision",
+        "context_recall",
+        "faithfulness",
+        "prediction_powered_mean",
+        "summarisation_score",
+    ),
+    "regression": (
+        "adjusted_r2",
+        "mae",
+        "mape",
+        "mse",
+        "pinball",
+        "r2",
+        "rmse",
+        "smape",
     ),
     "roc": (
         "auc",
@@ -171,6 +272,20 @@ _HOMES = {
         "holm",
         "minimal_detectable_difference",
         "randomisation_test",
+    ),
+    "survival": (
+        "Concordance",
+        "concordance_counts",
+        "concordance_index",
+    ),
+    "text": (
+        "character_error_rate",
+        "edit_distance",
+        "exact_match",
+        "normalise_answer",
+        "perplexity",
+        "token_f1",
+        "word_error_rate",
     ),
 }
 

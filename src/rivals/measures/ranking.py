@@ -35,7 +35,7 @@ from rivals.measures.formulas import (
     ranked_reciprocal_rank,
     ranked_success,
 )
-from rivals.measures.ranked import Array, RankedLists, rank_lists
+from rivals.measures.ranked import Array, RankedLists, precise, rank_lists
 
 
 def dcg(
@@ -169,6 +169,40 @@ def recall(
     lists = rank_lists(scores, relevance, mask, depth=cut_off(k), ranked=ranked)
     total = total_of(lists, relevance_level, total_relevant)
     return lists.output(ranked_recall(lists, k=k, relevance_level=relevance_level, total=total, empty=empty))
+
+
+def micro_recall(
+    scores: Array,
+    relevance: Array,
+    mask: Array | None = None,
+    *,
+    k: int | None = None,
+    relevance_level: float = 1,
+    total_relevant: Array | None = None,
+    ranked: bool = False,
+) -> Any:
+    """Relevant documents in the first k of all lists together, over the relevant documents of all lists together.
+
+    sum over lists of hits_q@k / sum over lists of relevant_q; 0 if there is none. Queries with many relevant documents
+    weigh more than in the mean of `recall` (macro), and R@1 is bounded by lists / relevant documents: never put the two
+    in one table.
+
+    Shapes: as `recall` -> scalar.
+
+    Source: the evaluation of T2Ranking (Xie et al. 2023). Paper 79.
+
+    Raises:
+        RivalsError: as `reciprocal_rank`.
+
+    >>> import numpy as np
+    >>> micro_recall(np.array([[2., 1.], [2., 1.]]), np.array([[1, 1], [0, 0]]), total_relevant=np.array([2, 1])).item()
+    0.6666666666666666
+    """
+    lists = rank_lists(scores, relevance, mask, depth=cut_off(k), ranked=ranked)
+    total = total_of(lists, relevance_level, total_relevant)
+    hits = (lists.top(k) >= relevance_level).sum()
+    value = precise(hits) / total.sum().clamp(min=1)
+    return value.numpy() if lists.numpy else value
 
 
 def precision(

@@ -79,9 +79,8 @@ def pooled_auc(
     ([1.0, 1.0], 0.75)
     """
     lists = plain_lists(scores, relevance, mask)
-    one = PlainLists(
-        *(t.reshape(1, -1) for t in (lists.scores, lists.relevance, lists.mask)), torch.Size(), lists.numpy
-    )
+    scores, relevance, mask = (values.reshape(1, -1) for values in (lists.scores, lists.relevance, lists.mask))
+    one = PlainLists(scores, relevance, mask, torch.Size(), lists.numpy)
     return one.output(_area(one, relevance_level, max_fpr, standardise, empty))
 
 
