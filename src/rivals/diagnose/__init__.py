@@ -1,9 +1,8 @@
 """Diagnoses: what is wrong with a model, as reports that are values.
 
-- `collapse`: embeddings that fall together. `multiplicity`: models of equal quality that disagree.
+- `collapse`: embeddings that fall together. `multiplicity`, `viable`: models of equal quality that disagree.
 - `conditions`, `negation`: documents and queries edited so that only a careful scorer ranks them right.
 - `judges`, `unsupervised`: judges of pairs and probes without labels, and whether they contradict themselves.
-- `landscape`, `curvature`: the loss around a model, the path that led there, the curvature.
 - `ngrams`: the fluency of texts, and systems ranked by it. `scaling`: forecasts of larger models.
 
 Names are loaded when first used.
@@ -15,26 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rivals.diagnose.collapse import CollapseReport, SeparationGap, collapse_report, triplet_separation_gap
     from rivals.diagnose.conditions import Monotonicity, WinRate, chain_monotonicity, order_flip_rate, pair_win_rate
-    from rivals.diagnose.curvature import (
-        Extremes,
-        TrajectoryPlane,
-        hessian_extremes,
-        project_displacement,
-        trajectory_plane,
-    )
     from rivals.diagnose.judges import JudgeConsistency, break_ties, fuse_scores, judge_consistency, pairwise_wins
-    from rivals.diagnose.landscape import (
-        LossCurve,
-        LossSurface,
-        direction_cosine,
-        interpolate_models,
-        loss_curve,
-        loss_surface,
-        model_difference,
-        normalize_direction,
-        random_direction,
-        sharpness,
-    )
     from rivals.diagnose.multiplicity import (
         MultiplicityReport,
         RashomonSet,
@@ -70,17 +50,15 @@ if TYPE_CHECKING:
         oracle_direction,
         ordinal_consistency,
     )
+    from rivals.diagnose.viable import ViableRange, viable_range_linear
 
 __all__ = [
     "AccuracyLink",
     "CollapseReport",
     "ContrastItem",
-    "Extremes",
     "Forecast",
     "JudgeConsistency",
-    "LossCurve",
     "LossLaw",
-    "LossSurface",
     "Monotonicity",
     "MultiplicityReport",
     "NgramLM",
@@ -88,8 +66,8 @@ __all__ = [
     "RashomonSet",
     "ScalingLadder",
     "SeparationGap",
-    "TrajectoryPlane",
     "Variance",
+    "ViableRange",
     "WinRate",
     "break_ties",
     "center_by_class",
@@ -98,39 +76,29 @@ __all__ = [
     "contrast_consistency",
     "contrast_pairs",
     "contrast_triples",
-    "direction_cosine",
     "direction_free_margin",
     "direction_free_triplet",
     "fit_accuracy_link",
     "fit_loss_law",
     "fuse_scores",
-    "hessian_extremes",
     "huber_objective",
-    "interpolate_models",
     "judge_consistency",
-    "loss_curve",
-    "loss_surface",
     "mean_above_quantile",
     "min_over_directions",
-    "model_difference",
     "moving_average",
-    "normalize_direction",
     "oracle_direction",
     "order_flip_rate",
     "ordinal_consistency",
     "pair_win_rate",
     "paired_preference",
     "pairwise_wins",
-    "project_displacement",
-    "random_direction",
     "rank_agreement",
     "rank_ambiguity",
     "rank_outputs",
     "rashomon_capacity",
-    "sharpness",
     "system_ranking",
-    "trajectory_plane",
     "triplet_separation_gap",
+    "viable_range_linear",
 ]
 
 _HOMES = {
@@ -147,31 +115,12 @@ _HOMES = {
         "order_flip_rate",
         "pair_win_rate",
     ),
-    "curvature": (
-        "Extremes",
-        "TrajectoryPlane",
-        "hessian_extremes",
-        "project_displacement",
-        "trajectory_plane",
-    ),
     "judges": (
         "JudgeConsistency",
         "break_ties",
         "fuse_scores",
         "judge_consistency",
         "pairwise_wins",
-    ),
-    "landscape": (
-        "LossCurve",
-        "LossSurface",
-        "direction_cosine",
-        "interpolate_models",
-        "loss_curve",
-        "loss_surface",
-        "model_difference",
-        "normalize_direction",
-        "random_direction",
-        "sharpness",
     ),
     "multiplicity": (
         "MultiplicityReport",
@@ -212,6 +161,10 @@ _HOMES = {
         "min_over_directions",
         "oracle_direction",
         "ordinal_consistency",
+    ),
+    "viable": (
+        "ViableRange",
+        "viable_range_linear",
     ),
 }
 

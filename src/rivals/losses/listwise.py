@@ -323,8 +323,8 @@ def circle_ranking_loss(
         `circle_loss` on probabilities, with a margin that may be negative.
 
     Source:
-        Liu et al. (2025), ListConRanker, section 3.3; Sun et al. (2020), circle loss, eq. 4. Paper 116. The card
-        could not verify margin -0.2 and scale 10.
+        Liu et al. (2025), ListConRanker, section 3.3; Sun et al. (2020), circle loss, eq. 4. Paper 116. Margin
+        -0.2 and scale 10 could not be verified.
 
     Raises:
         RivalsError: shapes, dtypes or devices that do not fit, a non-boolean mask, negative or NaN relevance at a

@@ -70,7 +70,7 @@ def dice_loss(
     Source:
         Li et al. (2020), eqs. 7 to 11: squared with alpha 0 is their DL (of Milletari et al., 2016), plain with alpha
         their DSC, both per example. Papers 18, 44. Their code takes one set for binary targets; that is the default
-        here, since it alone learnt overlapping classes in the card's experiment. Of the code's hard-negative mining
+        here, since it alone learnt overlapping classes in our trials. Of the code's hard-negative mining
         the intent is followed, not its index error. smooth 1 and squared are those of their training scripts.
 
     Raises:

@@ -213,7 +213,7 @@ def logsumexp_penalty(scores: Tensor, mask: Tensor | None = None, *, reduction: 
 
     Shapes: scores float[..., C], mask bool[..., C] -> scalar, or float[...] with reduction="none".
 
-    Source: named in the card of paper 38 to keep the two apart.
+    Source: the penalty of large language models that shares the Z-loss's name (paper 38), here to keep the two apart.
 
     Raises:
         RivalsError: shapes, dtypes or devices that do not fit, a non-boolean mask, an unknown reduction.

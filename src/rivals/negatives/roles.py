@@ -19,7 +19,7 @@ def swap_roles(run: Run) -> Run:
     loss. Positives turn round as well. Swapping twice gives the run back, if each query's positives stand in the
     documents' order, as retrievers and datasets put them.
 
-    Source: card of the negatives pipeline, rule 2 (roles; paper 9).
+    Source: roles of candidates as in paper 9.
 
     >>> from rivals.data import Collection
     >>> run = Run.build(Collection(["q1", "q2"]), Collection(["a", "b"]), [0, 2, 3], [0, 1, 1], [.9, .8, .7])
