@@ -4,6 +4,7 @@
 - `conditions`, `negation`: documents and queries edited so that only a careful scorer ranks them right.
 - `judges`, `unsupervised`: judges of pairs and probes without labels, and whether they contradict themselves.
 - `ngrams`: the fluency of texts, and systems ranked by it. `scaling`: forecasts of larger models.
+- `landscape`, `curvature`: the loss around a model, along directions and trajectories, and its sharpest curvatures.
 
 Names are loaded when first used.
 """
@@ -14,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rivals.diagnose.collapse import CollapseReport, SeparationGap, collapse_report, triplet_separation_gap
     from rivals.diagnose.conditions import Monotonicity, WinRate, chain_monotonicity, order_flip_rate, pair_win_rate
+    from rivals.diagnose.curvature import hessian_extremes, project_displacement, trajectory_plane
     from rivals.diagnose.judges import JudgeConsistency, break_ties, fuse_scores, judge_consistency, pairwise_wins
+    from rivals.diagnose.landscape import (
+        direction_cosine,
+        interpolate_models,
+        loss_curve,
+        loss_surface,
+        model_difference,
+        normalize_direction,
+        random_direction,
+        sharpness,
+    )
     from rivals.diagnose.multiplicity import (
         MultiplicityReport,
         RashomonSet,
@@ -76,32 +88,54 @@ __all__ = [
     "contrast_consistency",
     "contrast_pairs",
     "contrast_triples",
+    "direction_cosine",
     "direction_free_margin",
     "direction_free_triplet",
     "fit_accuracy_link",
     "fit_loss_law",
     "fuse_scores",
+    "hessian_extremes",
     "huber_objective",
+    "interpolate_models",
     "judge_consistency",
+    "loss_curve",
+    "loss_surface",
     "mean_above_quantile",
     "min_over_directions",
+    "model_difference",
     "moving_average",
+    "normalize_direction",
     "oracle_direction",
     "order_flip_rate",
     "ordinal_consistency",
     "pair_win_rate",
     "paired_preference",
     "pairwise_wins",
+    "project_displacement",
+    "random_direction",
     "rank_agreement",
     "rank_ambiguity",
     "rank_outputs",
     "rashomon_capacity",
+    "sharpness",
     "system_ranking",
+    "trajectory_plane",
     "triplet_separation_gap",
     "viable_range_linear",
 ]
 
 _HOMES = {
+    "landscape": (
+        "direction_cosine",
+        "interpolate_models",
+        "loss_curve",
+        "loss_surface",
+        "model_difference",
+        "normalize_direction",
+        "random_direction",
+        "sharpness",
+    ),
+    "curvature": ("hessian_extremes", "project_displacement", "trajectory_plane"),
     "collapse": (
         "CollapseReport",
         "SeparationGap",

@@ -2,7 +2,10 @@
 
 - `ranking`: nDCG, reciprocal rank, recall, precision, ... as functions `measure(scores, relevance, mask=None, *, ...)`;
   `cascade`: ERR and RBP; `correlation`: Kendall, Spearman, rank-biased overlap, pair accuracy; `roc`: AUC.
-- `agreement`: Krippendorff's alpha.
+- `classification`, `label_ranking`: F scores, confusion, Jaccard, multi-label mAP, several classes' AUC. `calibration`:
+  ECE and its kin, Brier score, log loss. `regression`, `survival`: errors of numbers, the concordance index.
+- `text`, `overlap`, `rag`: edit distance, exact match, perplexity; ROUGE, BLEU; answers and contexts under a judge.
+- `agreement`: Krippendorff's alpha, ordinal thresholds. `auctions`: welfare.
 - `names`: the same by name (`parse_measure("nDCG@10")`), several with one sort (`measure_all`), and the table
   `MEASURES`.
 - `intervals`: bootstrap intervals of means over queries. `significance`: paired randomisation tests, corrections,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rivals.negatives.roles import swap_roles
     from rivals.negatives.samplers import Draw, Sampler, Softmax, Top, Uniform
     from rivals.negatives.selection import Selected, neighbour_reciprocal_rank, select_negatives
+    from rivals.negatives.strided import Strided
     from rivals.negatives.text_clusters import Corrupted, TextClusterNegatives, degree_weight
     from rivals.negatives.walks import LinkSource, Walk, neighbourhood, semantic_walk
 
@@ -53,6 +54,7 @@ _HOME = {
     "Selected": "selection",
     "neighbour_reciprocal_rank": "selection",
     "select_negatives": "selection",
+    "Strided": "strided",
     "Corrupted": "text_clusters",
     "TextClusterNegatives": "text_clusters",
     "degree_weight": "text_clusters",
@@ -78,6 +80,7 @@ __all__ = [
     "ScoreSummary",
     "Selected",
     "Softmax",
+    "Strided",
     "TextClusterNegatives",
     "Top",
     "Uniform",
