@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import shutil
 from pathlib import Path
@@ -31,6 +32,13 @@ def test_the_python_example_runs(
     assert (tmp_path / "my-retriever" / "modules.json").is_file()
 
 
+def test_the_session_it_shows_prints_what_it_says() -> None:
+    (session,) = re.findall(r"```pycon\n(.*?)```", README, re.DOTALL)
+    test = doctest.DocTestParser().get_doctest(session, {}, "README.md", "README.md", 0)
+    result = doctest.DocTestRunner().run(test)
+    assert (result.attempted, result.failed) == (4, 0)
+
+
 def test_the_files_it_shows_are_read(tmp_path: Path) -> None:
     from rivals.data import load_dataset
 
@@ -43,7 +51,7 @@ def test_the_files_it_shows_are_read(tmp_path: Path) -> None:
 
 def test_every_command_it_shows_is_one() -> None:
     shown = re.findall(r"(?:^\$ |`|&& )rivals ([a-z]+)((?: [^`\n]*)?)", README, re.MULTILINE)
-    assert {name for name, _ in shown} == {"quickstart", "train", "mine", "evaluate", "search", "serve"}
+    assert {name for name, _ in shown} == {"quickstart", "train", "mine", "evaluate", "search", "serve", "losses"}
     for name, rest in shown:
         known = {option for argument in app[name].assemble_argument_collection() for option in argument.names}
         assert set(re.findall(r"--[a-z-]+", rest)) - {"--help"} <= known, (name, rest)

@@ -124,21 +124,24 @@ def test_print_config_is_a_config(small: Small, tmp_path: Path) -> None:
 
 def test_interrupt_then_resume_from_elsewhere(small: Small, finished: Path, tmp_path: Path) -> None:
     """Ctrl-C once while it trains: status 130, one line, and either command goes on and ends as if nothing had been."""
-    folder = tmp_path / "run"
-    words = [word.replace(str(small.documents.parent), ".") for word in (*small.train, "--output", str(folder))]
-    process = subprocess.Popen(
-        command(*words),
-        cwd=small.documents.parent,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 200
-    while not stage_running(folder, "training") and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    for attempt in range(3):  # on a loaded machine the short training may be over before anyone looks
+        folder = tmp_path / f"run{attempt}"
+        words = [word.replace(str(small.documents.parent), ".") for word in (*small.train, "--output", str(folder))]
+        process = subprocess.Popen(
+            command(*words),
+            cwd=small.documents.parent,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 200
+        while not stage_running(folder, "training") and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        if process.returncode != 0:
+            break
     assert process.returncode == 130, errors
     assert errors.splitlines() == [f"rivals: interrupted; continue with: rivals train --resume {folder}"]
     assert "training" not in RunFolder.open(folder).read_json("state.json")["complete"]
