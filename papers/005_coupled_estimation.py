@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from papers.common.answers import Searched, aerodynamics, an_answer, bm25_scores, top
 from papers.common.claim import Above, Higher, Paper
 from papers.common.data import generator
-from papers.common.ranking import choose, mean_over_splits
-from papers.common.training import batches, fit, mlp
+from papers.common.ranking import mean_over_splits
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import coupled_losses, pairwise_logistic_loss, selection_weight
 from rivals.measures import ndcg, pooled_auc
 

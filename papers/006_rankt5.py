@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from papers.common.answers import an_answer, medical, pair_features, scored, top, unanswered
 from papers.common.claim import Higher, Paper
 from papers.common.data import generator
-from papers.common.ranking import choose
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import binary_cross_entropy_loss, pairwise_logistic_loss, poly1_softmax_loss, softmax_loss
 from rivals.measures import reciprocal_rank
 

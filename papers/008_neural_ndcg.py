@@ -10,7 +10,8 @@ from itertools import product
 
 from papers.common.claim import Higher, Paper
 from papers.common.data import graded_lists
-from papers.common.ranking import choose, mean_ndcg, mean_over_splits, train_scorer
+from papers.common.ranking import mean_ndcg, mean_over_splits, train_scorer
+from papers.common.training import choose
 from rivals.losses import approx_ndcg_loss, lambda_loss, neural_ndcg_loss, pairwise_logistic_loss
 
 SPLITS = 2

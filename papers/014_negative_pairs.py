@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import generator
 from papers.common.drawings import drawings, embedded, metric_encoder
-from papers.common.training import nearest_same_class
+from papers.common.training import choose, nearest_same_class
 from rivals.losses import class_cosines, cosface_loss, unified_negative_pair_loss
 
 METHODS = ("CosFace", "CosFace with pairs", "CosFace with unfiltered pairs")

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.drawings import drawings, nt_xent, picture_encoder, recall_at_one, self_supervised, two_views
+from papers.common.training import choose
 from rivals.losses import whitened_mse_loss
 
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from papers.common.answers import Searched, an_answer, medical
 from papers.common.claim import Higher, Paper
 from papers.common.data import generator
-from papers.common.ranking import choose
-from papers.common.training import batches, fit
+from papers.common.training import batches, choose, fit
 from rivals.losses import info_nce_loss, mann_whitney_loss
 from rivals.measures import pooled_auc, reciprocal_rank
 

@@ -10,7 +10,8 @@ from itertools import product
 
 from papers.common.claim import Above, Higher, Paper
 from papers.common.data import films
-from papers.common.ranking import choose, factor_ndcg, train_factors
+from papers.common.ranking import factor_ndcg, train_factors
+from papers.common.training import choose
 from rivals.losses import pairwise_softmax_loss
 
 NEGATIVES, FALSE = 20, 0.3

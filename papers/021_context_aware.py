@@ -12,7 +12,8 @@ import torch
 
 from papers.common.claim import Higher, Paper
 from papers.common.data import RankedSplit, generator, graded_lists
-from papers.common.ranking import ListLoss, choose, mean_ndcg, mean_over_splits, train_scorer
+from papers.common.ranking import ListLoss, mean_ndcg, mean_over_splits, train_scorer
+from papers.common.training import choose
 from rivals.losses import lambda_loss, pairwise_logistic_loss, squared_error_loss
 from rivals.models.list_ranker import ContextRanker
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from papers.common.claim import Higher, Paper
 from papers.common.data import generator
 from papers.common.drawings import Drawings, drawings, embedded, moved, picture_encoder, recall_at_one
-from papers.common.ranking import choose
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import group_ordering_contrastive_loss, in_batch_supervised_contrastive_loss
 
 IMAGES = 48

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from papers.common.claim import Higher, Paper
 from papers.common.data import films
-from papers.common.ranking import choose, factor_ndcg, train_factors
+from papers.common.ranking import factor_ndcg, train_factors
+from papers.common.training import choose
 from rivals.losses import cosine_contrastive_loss, info_nce_loss, pairwise_logistic_loss
 
 RATES = (0.01, 0.03)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose, label_map, macro_f1
+from papers.common.classes import label_map, macro_f1
 from papers.common.data import Split, generator, multilabel
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import asymmetric_loss, binary_cross_entropy_loss, sigmoid_focal_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.drawings import drawings, embedded, picture_encoder
-from papers.common.training import class_batches, fit
+from papers.common.training import choose, class_batches, fit
 from rivals.losses import class_prototypes, cross_entropy_loss, icnn_loss, proto_triplet_loss
 
 WIDTH, SHOT, QUERY = 64, 1, 5

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import digits, generator
 from papers.common.drawings import moved
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import (
     cross_entropy_loss,
     facility_location_loss,

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose, intents
+from papers.common.classes import intents
 from papers.common.data import generator
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import LearnedLink, cross_entropy_loss, learned_link_loss
 
 

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papers.common.claim import Above, Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import generator
 from papers.common.drawings import drawings, moved, recall_at_one, two_views
-from papers.common.training import batches, fit
+from papers.common.training import batches, choose, fit
 from rivals.losses import FeatureQueue, extrapolate_positives, interpolate_negatives, momentum_contrast_loss
 
 METHODS = {"MoCo": (False, False), "pushed": (True, False), "mixed": (False, True), "pushed and mixed": (True, True)}

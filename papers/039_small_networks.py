@@ -11,9 +11,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import digits
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import binary_cross_entropy_loss, hinge_rank_loss
 
 ARMS = {"lottery ticket": (0.0, 1.0), "ranking term": (5.0, 1.0), "class weight": (0.0, 5.0), "both": (5.0, 5.0)}

@@ -12,8 +12,8 @@ from functools import partial
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.drawings import drawings, metric_encoder, recall_at_one
+from papers.common.training import choose
 from rivals.losses import in_batch_contrastive_loss, in_batch_multi_similarity_loss, in_batch_triplet_loss
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

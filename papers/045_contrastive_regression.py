@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import digits, generator
-from papers.common.training import batches, fit
+from papers.common.training import batches, choose, fit
 from rivals.losses import contrastive_regression_loss, squared_error_loss
 
 HELD_OUT = ((3, 4), (0, 2), (1, 3))

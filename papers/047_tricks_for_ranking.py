@@ -15,7 +15,8 @@ from torch import Tensor
 
 from papers.common.claim import Higher, Paper
 from papers.common.data import RankedSplit, generator, graded_lists
-from papers.common.ranking import choose, mean_ndcg, mean_over_splits
+from papers.common.ranking import mean_ndcg, mean_over_splits
+from papers.common.training import choose
 from rivals.losses import lambdamart_gradients, pairwise_logistic_gradients, yeti_weights
 
 Method = Literal["YetiLoss", "YetiRank", "YetiLoss without noise", "LambdaMART", "RankNet"]

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from papers.common.answers import bm25_scores, medical, pair_features, scored, top
 from papers.common.claim import Higher, Paper
 from papers.common.data import generator
-from papers.common.ranking import choose
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import CurriculumWeighting, looks_relevant, probability_error_loss
 from rivals.measures import precision, reciprocal_rank
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from papers.common.answers import an_answer, medical
 from papers.common.claim import Higher, Paper
 from papers.common.data import generator
-from papers.common.ranking import choose
-from papers.common.training import batches, fit
+from papers.common.training import batches, choose, fit
 from rivals.losses import bank_contrastive_loss
 from rivals.measures import reciprocal_rank
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
 from papers.common.data import generator
-from papers.common.ranking import choose
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import binary_cross_entropy_loss, welfare_rank_loss
 from rivals.measures import welfare, welfare_ratio
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from papers.common.claim import Higher, Paper
 from papers.common.data import Split, generator, standardise
-from papers.common.ranking import choose
-from papers.common.training import fit, mlp
+from papers.common.training import choose, fit, mlp
 from rivals.losses import SkipSchedule, list_mle_loss, list_net_loss, pairwise_logistic_loss, ranklist_loss
 from rivals.measures import kendall_tau
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import digits
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import FixedWeighting, UncertaintyWeighting, cross_entropy_loss, squared_error_loss
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from papers.common.claim import Above, Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import generator
+from papers.common.training import choose
 from rivals.losses import combine_gradients, multi_loss_backward
 
 VISCOSITY = 0.05

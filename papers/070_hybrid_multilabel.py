@@ -12,9 +12,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose, label_map, macro_f1
+from papers.common.classes import label_map, macro_f1
 from papers.common.data import multilabel
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import hybrid_multilabel_loss, label_correlation, positive_weights
 
 SETS = ("yeast", "birds")

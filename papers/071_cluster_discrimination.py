@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import folder, generator, sentence_vectors
 from papers.common.sentences import BagEncoder, draws, word_bags
-from papers.common.training import batches, fit
+from papers.common.training import batches, choose, fit
 from rivals.losses import SampledPrototypes, log_sum_exp_multilabel_loss, nearest_centers
 
 CLUSTERS, LABELS = 300, 8

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from papers.common.claim import Higher, Paper
 from papers.common.data import RankedSplit, folder, generator, stratified
-from papers.common.ranking import choose, train_scorer
+from papers.common.ranking import train_scorer
+from papers.common.training import choose
 from rivals import lists
 from rivals.losses import binary_cross_entropy_loss, pairwise_logistic_loss, profit_aware_pairwise_loss
 

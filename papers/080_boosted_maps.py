@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose, label_map
+from papers.common.classes import label_map
 from papers.common.data import digits, generator
-from papers.common.training import batches, fit
+from papers.common.training import batches, choose, fit
 from rivals.losses import binary_cross_entropy_loss, boosted_pool, large_loss_fraction, large_loss_modification_loss
 
 EPOCHS, SIZE = 12, 64

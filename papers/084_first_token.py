@@ -11,7 +11,8 @@ import torch
 
 from papers.common.claim import Higher, Paper
 from papers.common.data import graded_lists
-from papers.common.ranking import choose, mean_ndcg, mean_over_splits, train_scorer
+from papers.common.ranking import mean_ndcg, mean_over_splits, train_scorer
+from papers.common.training import choose
 from rivals.losses import rank_weighted_ranknet_loss
 from rivals.measures import kendall_tau
 

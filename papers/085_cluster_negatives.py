@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.sentences import BagEncoder, draws, sentence_task, spearman, unsupervised_encoder
+from papers.common.training import choose
 from rivals.losses import OnlineClusters, cluster_negatives_loss
 
 

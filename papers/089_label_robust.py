@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose, intents
+from papers.common.classes import intents
 from papers.common.data import generator
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import (
     AdaptiveLDRLoss,
     cross_entropy_loss,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose, label_map, macro_f1
+from papers.common.classes import label_map, macro_f1
 from papers.common.data import generator, multilabel
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import AsymmetricPseudoLabeller, binary_cross_entropy_loss, entropy_maximisation_loss
 
 SETS = ("yeast", "emotions", "scene")

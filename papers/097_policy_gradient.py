@@ -9,7 +9,8 @@ from functools import partial
 
 from papers.common.claim import Higher, Paper
 from papers.common.data import generator, graded_lists
-from papers.common.ranking import choose, mean_ndcg, mean_over_splits, train_scorer
+from papers.common.ranking import mean_ndcg, mean_over_splits, train_scorer
+from papers.common.training import choose
 from rivals.losses import policy_gradient_loss, softmax_loss
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)

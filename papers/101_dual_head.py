@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import digits
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import align_gradients, binary_kl_loss, cross_entropy_loss, logit_distance_loss
 
 ARMS = {

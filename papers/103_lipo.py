@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import generator
-from papers.common.training import batches, fit
+from papers.common.training import batches, choose, fit
 from rivals.losses import preference_loss, win_rate_labels
 
 BETA, PROMPTS, CANDIDATES, DRAWN = 0.05, 600, 16, 8

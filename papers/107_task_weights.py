@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from papers.common.claim import Above, Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import digits, generator
-from papers.common.training import batches, fit
+from papers.common.training import batches, choose, fit
 from rivals.losses import binary_cross_entropy_loss, svd_task_weights
 
 

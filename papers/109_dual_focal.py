@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import calibration, choose, intents
-from papers.common.training import batches, fit, mlp
+from papers.common.classes import calibration, intents
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import TemperatureScaling, cross_entropy_loss, dual_focal_loss, focal_loss
 
 GAMMAS = (1.0, 3.0, 5.0)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import sentence_vectors
 from papers.common.sentences import BagEncoder, draws, sentence_task, spearman, unsupervised_encoder
+from papers.common.training import choose
 from rivals.losses import adversarial_noise_negatives, debiased_contrastive_loss, false_negative_weights
 
 METHODS = {"SimCSE": (False, False), "masking": (True, False), "noise": (False, True), "both": (True, True)}

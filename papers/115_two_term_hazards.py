@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import Split, folder, standardise, stratified
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.losses import discretize_durations, expected_lifetime, hazard_loss
 from rivals.measures import concordance_index
 

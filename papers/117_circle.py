@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papers.common.claim import Above, Higher, Paper
-from papers.common.classes import choose
 from papers.common.data import generator
 from papers.common.drawings import drawings, metric_encoder, recall_at_one
+from papers.common.training import choose
 from rivals.losses import circle_loss, in_batch_circle_loss, in_batch_triplet_loss, unified_pair_loss
 
 

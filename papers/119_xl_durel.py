@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from papers.common.claim import Higher, Paper
 from papers.common.data import folder, generator, sentence_vectors
-from papers.common.ranking import choose
-from papers.common.training import batches, fit
+from papers.common.training import batches, choose, fit
 from rivals.losses import angle_loss, cosent_loss, pair_contrastive_loss, squared_error_loss
 from rivals.measures import OrdinalThresholds, krippendorff_alpha, spearman
 

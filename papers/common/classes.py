@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from papers.common.data import Split, folder, generator, sentence_vectors, standardise
-from papers.common.training import batches, fit, mlp
+from papers.common.training import batches, choose, fit, mlp
 from rivals.measures import average_precision, expected_calibration_error, f_score
 
 S = TypeVar("S")
 R = TypeVar("R")
-
-
-def choose(grid: Iterable[S], train: Callable[[S], tuple[float, R]]) -> R:
-    """Train with every setting and return what the one best on validation gave: `train` returns (validation, result)."""
-    found = [train(setting) for setting in grid]
-    return max(found, key=lambda pair: pair[0])[1]
 
 
 def best_model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -17,11 +17,6 @@ Option = TypeVar("Option")
 Model = TypeVar("Model")
 ListLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(scores [Q, C], relevance [Q, C], mask [Q, C]) -> loss."""
-
-
-def choose(options: Iterable[Option], train: Callable[[Option], tuple[float, Model]]) -> Model:
-    """Train every option to (value on validation, model) and return the model with the best value."""
-    return max((train(option) for option in options), key=lambda result: result[0])[1]
 
 
 def mean_ndcg(scores: Tensor, relevance: Tensor, mask: Tensor, *, k: int = 10) -> float:

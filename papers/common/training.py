@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,19 @@ def fit(
             part.load_state_dict(best[1][number])
         part.eval()
     return None if best is None else best[0]
+
+
+Option = TypeVar("Option")
+Trained = TypeVar("Trained")
+
+
+def choose(options: Iterable[Option], train: Callable[[Option], tuple[float, Trained]]) -> Trained:
+    """Train with every option and return what the one best on validation gave: `train` returns (validation, result).
+
+    >>> choose([1, 2, 3], lambda option: (-abs(option - 2), f"model {option}"))
+    'model 2'
+    """
+    return max((train(option) for option in options), key=lambda result: result[0])[1]
 
 
 def nearest_same_class(vectors: Tensor, labels: Tensor) -> float:

@@ -253,12 +253,8 @@ LINK = ("a", "L0", "k", "b")
 
 
 def scaling_laws(case: Case) -> tuple[Any, dict[str, Tensor]]:
-    """Paper 62: the functions, and fits, which the recording says to compare by what they predict.
-
-    So coefficients count as those recorded where both predict alike at the points of the fit, and a lower objective
-    counts as the recorded one.
-    """
-    inputs, params, recorded = case["inputs"], case["params"], case["output"]
+    """Paper 62: the functions, and fits; what is returned is ours throughout."""
+    inputs, params = case["inputs"], case["params"]
     if params["stage"] == "functions":
         law = LossLaw(*(params[name] for name in LAW))
         loss = law.predict(inputs["n"], inputs["d"])
@@ -272,20 +268,16 @@ def scaling_laws(case: Case) -> tuple[Any, dict[str, Tensor]]:
         delta = params.get("huber_delta", 1e-3)
         law = fit_loss_law(*points, inputs["loss"], huber_delta=delta, start=params.get("p0"))
         found = law.predict(*points)
-        same = np.allclose(found, LossLaw(*(recorded[name] for name in LAW)).predict(*points), rtol=3e-3)
         return {
-            **{name: recorded[name] if same else getattr(law, name) for name in LAW},
+            **{name: getattr(law, name) for name in LAW},
             "target_loss": law.predict(*target),
-            "objective": max(law.objective, recorded["objective"]),
+            "objective": law.objective,
             "mean_abs_rel_error": np.abs(found / np.array(inputs["loss"]) - 1).mean(),
         }, {}
     options = {name: params[name] for name in ("chance", "maximum", "form") if name in params}
     link = fit_accuracy_link(inputs["loss"], inputs["accuracy"], **options)
-    found = link.predict(inputs["loss"])
-    theirs = AccuracyLink(*(recorded[name] for name in LINK), form=link.form)
-    same = np.allclose(found, theirs.predict(inputs["loss"]), atol=3e-3)
     return {
-        **{name: recorded[name] if same else value for name, value in zip(LINK, link, strict=False)},
+        **dict(zip(LINK, link, strict=False)),
         "grid_accuracy": link.predict(inputs["grid"]),
     }, {}
 
@@ -347,4 +339,4 @@ ADAPTERS: dict[int, Adapter] = {
     104: ngram_models,
     111: dropout_multiplicity,
 }
-TOLERANCES: dict[int, float] = {62: 1e-2}  # fits of a flat objective: the card allows 1% of it and 3e-3 in predictions
+TOLERANCES: dict[int, float] = {62: 1e-2}  # fits of a flat objective; one recorded summary is off by 0.6 % of its inputs
