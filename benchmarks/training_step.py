@@ -23,10 +23,10 @@ def workload(quick: bool) -> Workload:
     """Take one step with 32 questions (4 short ones when quick)."""
     import torch
 
-    from rivals.data import Collection, Dataset, Judgements, load_sample
+    from rivals.data import Collection, Dataset, Judgements, Run, load_sample
     from rivals.models import Encoder, resolve_model
-    from rivals.negatives import Draw
-    from rivals.training import LoopConfig, RetrieverConfig, RetrieverObjective, fit
+    from rivals.negatives import Top
+    from rivals.training import LoopConfig, Negatives, RetrieverConfig, RetrieverObjective, fit
 
     size, longest = (4, 16) if quick else (32, _DOCUMENT_TOKENS)
     sample = load_sample().split("train")
@@ -44,7 +44,8 @@ def workload(quick: bool) -> Workload:
         Collection([f"d{i}" for i in range(2 * size)], positives + negatives),
         Judgements.build(rows, rows, np.ones(size), queries=size, documents=2 * size),
     )
-    draw = replace(Draw.empty(size, 1), candidate=(rows + size)[:, None], mask=np.ones((size, 1), bool))
+    run = Run.build(dataset.queries, dataset.documents, np.arange(size + 1), rows + size, np.zeros(size))
+    mined = Negatives(run, Top(1))
     loop = LoopConfig(learning_rate=_RATE, warmup=0.0, evaluations=0)
     config = RetrieverConfig(
         batch_size=size,
@@ -56,7 +57,7 @@ def workload(quick: bool) -> Workload:
     )
 
     def step(encoder: Encoder, options: RetrieverConfig) -> Any:
-        objective = RetrieverObjective(encoder, dataset, options, draw=lambda epoch: draw)
+        objective = RetrieverObjective(encoder, dataset, options, negatives=mined)
         return fit(objective, options.loop, description="")
 
     encoder = Encoder.load("all-MiniLM-L6-v2", device="cpu")
@@ -77,7 +78,7 @@ def workload(quick: bool) -> Workload:
 
     def checks(results: dict[str, Any]) -> dict[str, float]:
         fresh = Encoder.load("all-MiniLM-L6-v2", device="cpu")
-        objective = RetrieverObjective(fresh, dataset, in_float32, draw=lambda epoch: draw)
+        objective = RetrieverObjective(fresh, dataset, in_float32, negatives=mined)
         with torch.no_grad():
             own = float(objective.loss(objective.batches(0)[0], torch.Generator()))
         if missing:

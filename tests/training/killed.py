@@ -23,25 +23,31 @@ def train(folder: Path, name: str) -> None:
     from rivals.data import Run
     from rivals.models import Encoder
     from rivals.negatives import Uniform
-    from rivals.training import LoopConfig, RetrieverConfig, train_retriever
+    from rivals.retrieve import Dense
+    from rivals.training import LoopConfig, Negatives, Refresh, RetrieverConfig, train_retriever
     from tests.training.tiny import small_sample
 
     train, dev = small_sample(64, 10)
     rng = np.random.default_rng(0)
     document = np.concatenate([rng.permutation(len(train.documents))[:6] for _ in range(len(train.queries))])
     offsets = np.arange(len(train.queries) + 1) * 6
-    run = Run.build(train.queries, train.documents, offsets, document, rng.random(len(document)))
+    run = Run.build(train.queries, train.documents, offsets, document, rng.random(len(document)), scorer="dense")
     encoder = Encoder.load(folder / "start", device="cpu", dtype="float32")
     loop = LoopConfig(
         epochs=4, learning_rate=1e-3, evaluations=4, checkpoint_seconds=0, precision="float32", accumulate=2
     )
     config = RetrieverConfig(batch_size=8, loop=loop, dropout=0.1, max_document_tokens=24, max_query_tokens=16)
+    negatives = Negatives(run, Uniform(1))
+
+    def mine(rows: np.ndarray) -> Run:
+        return Dense(encoder, train.documents, show_progress=False)(train.take(rows), 6)
+
     result = train_retriever(
         encoder,
         train,
         config,
-        draw=lambda epoch: Uniform(1).draw(run, np.random.default_rng(epoch)),
-        mined=run,
+        negatives=negatives,
+        regime=Refresh(negatives, mine, model=encoder, every=5, lag=1, chunks=2),
         dev=dev,
         folder=folder / name,
         resume=True,

@@ -43,7 +43,10 @@ def test_round_trip_of_model_buffers_and_optimiser(tmp_path: Path) -> None:
     model, optimizer = model_and_optimizer(0)
     save_checkpoint(tmp_path, 7, model, optimizer, {"best": 0.5, "config": {"epochs": 2}})
     other, state = model_and_optimizer(1, steps=0)
-    assert load_checkpoint(tmp_path, other, state) == {
+    found = load_checkpoint(tmp_path, other, state)
+    assert found is not None
+    assert found[1] == tmp_path / "step-00000007"
+    assert found[0] == {
         "step": 7,
         "checksums": {
             name: checksum(tmp_path / "step-00000007" / name)
@@ -79,9 +82,9 @@ def test_the_newest_sound_checkpoint_wins(tmp_path: Path, file: str, damage: str
     else:
         path.write_text('["another", "file"]' if file == "state.json" else "{}")
     model, optimizer = model_and_optimizer(9, steps=0)
-    state = load_checkpoint(tmp_path, model, optimizer)
-    assert state is not None
-    assert state["note"] == "step 1"
+    found = load_checkpoint(tmp_path, model, optimizer)
+    assert found is not None
+    assert found[0]["note"] == "step 1"
     assert_same_weights(weights(model), older)
 
 

@@ -254,9 +254,9 @@ def test_what_is_not_finite_stops_before_it_does_harm(tmp_path: Path, whole: Any
         fit(objective, CONFIG, folder=tmp_path)
     assert all(value.isfinite().all() for value in trainable_state(objective.model).values())
     mended = Pairs()
-    state = load_checkpoint(tmp_path, mended.model, make_optimizer(mended.model, CONFIG))
-    assert state is not None
-    assert state["step"] == 3
+    found = load_checkpoint(tmp_path, mended.model, make_optimizer(mended.model, CONFIG))
+    assert found is not None
+    assert found[0]["step"] == 3
     result = fit(mended, CONFIG, folder=tmp_path, resume=True)
     assert_same_weights(weights(mended.model), whole[0])
     assert history(result) == whole[1]

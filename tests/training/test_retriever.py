@@ -14,7 +14,8 @@ from rivals.data import Collection, Dataset, Judgements, Run
 from rivals.errors import RivalsError
 from rivals.models import Encoder
 from rivals.negatives import Top
-from rivals.training import LoopConfig, RetrieverConfig, RetrieverObjective, train_retriever
+from rivals.training import LoopConfig, Negatives, RetrieverConfig, RetrieverObjective, train_retriever
+from rivals.training.retriever import _assembled
 from tests.models.tiny import WORDS, write_modules, write_tiny_bert
 from tests.training.tiny import assert_same_weights, small_sample, weights, write_word_bert
 
@@ -52,14 +53,10 @@ def toy(queries: int = 6, documents: int = 10, seed: int = 0) -> tuple[Dataset, 
     return data, run
 
 
-def drawn(run: Run, k: int) -> Callable[[int], Any]:
-    return lambda epoch: Top(k).draw(run, np.random.default_rng(epoch))
-
-
 def test_mask_rules(load: Callable[[], Encoder]) -> None:
     data, run = toy()
     run = run.mark((run.query == 3) & (run.document == 8), "doubtful")
-    made = RetrieverObjective(load(), data, RetrieverConfig(loop=LOOP), draw=drawn(run, 2), mined=run)
+    made = RetrieverObjective(load(), data, RetrieverConfig(loop=LOOP), negatives=Negatives(run, Top(2)))
     batch = made.batches(0)[0]
     columns = np.concatenate([batch.positive, np.arange(10)])
     mask = made._mask(batch, columns, 0)
@@ -84,7 +81,7 @@ def test_masked_documents_get_no_gradient_from_a_query(load: Callable[[], Encode
     config = RetrieverConfig(
         loop=LOOP, negatives=3, late_interaction=0.0, temperature=0.1, batch_size=6, chunk_tokens=64
     )
-    made = RetrieverObjective(encoder, data, config, draw=drawn(run, 3), mined=run)
+    made = RetrieverObjective(encoder, data, config, negatives=Negatives(run, Top(3)))
     (batch,) = made.batches(0)
     loss = made.loss(batch, torch.Generator())
     queries = encoder.encode(data.queries.full_texts, progress=False, normalize=True)
@@ -137,7 +134,7 @@ def test_batches_cover_every_query_once_and_always_the_same(
         ),
     )
     run = Run.build(data.queries, data.documents, [*run.offsets, len(run)], run.document, run.score)
-    options = {"draw": drawn(run, 2), "mined": run} if with_run else {}
+    options = {"negatives": Negatives(run, Top(2))} if with_run else {}
 
     def make(seed: int = 0) -> RetrieverObjective:
         loop = LoopConfig(evaluations=0, seed=seed)
@@ -176,7 +173,7 @@ def test_several_positives_take_turns(load: Callable[[], Encoder]) -> None:
 def test_every_trained_parameter_gets_a_gradient(load: Callable[[], Encoder]) -> None:
     data, run = toy()
     encoder = load()
-    made = RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP), draw=drawn(run, 1), mined=run)
+    made = RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP), negatives=Negatives(run, Top(1)))
     made.loss(made.batches(0)[0], torch.Generator()).backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, name
@@ -190,7 +187,7 @@ def test_chunks_change_nothing(load: Callable[[], Encoder]) -> None:
     losses = []
     for chunk in (64, 4096):
         made = RetrieverObjective(
-            load(), data, RetrieverConfig(loop=LOOP, chunk_tokens=chunk), draw=drawn(run, 1), mined=run
+            load(), data, RetrieverConfig(loop=LOOP, chunk_tokens=chunk), negatives=Negatives(run, Top(1))
         )
         losses.append(made.loss(made.batches(0)[0], torch.Generator()).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -243,7 +240,8 @@ def test_prompts_are_those_of_encode(tmp_path: Path, include: bool) -> None:
         ("document", made._documents, data.documents.full_texts),
     ):
         rows = np.arange(len(texts))
-        vectors = made._encode(tokens, rows, 64)[0].detach().numpy()
+        chunks, order = made._chunks(tokens, rows, 64)
+        vectors = _assembled([encode() for encode in chunks], order)[0].detach().numpy()
         expected = encoder.encode(texts, role=role, progress=False)  # type: ignore[arg-type]
         np.testing.assert_allclose(vectors, expected, atol=2e-5)
         bare = encoder.encode(texts, prompt="", progress=False)
@@ -290,10 +288,10 @@ def test_odd_data(load: Callable[[], Encoder]) -> None:
     data, run = toy()
     empty = Run.build(data.queries, data.documents, np.zeros(7, np.int64), [], [])
     encoder = load()
-    made = RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP), mined=empty)
+    made = RetrieverObjective(encoder, data, RetrieverConfig(loop=LOOP), negatives=Negatives(empty, Top(1)))
     assert made.loss(made.batches(0)[0], torch.Generator()).isfinite()
     with pytest.raises(RivalsError, match="mined run is over 6 queries, the training data over 2"):
-        RetrieverObjective(encoder, data.take([0, 1]), RetrieverConfig(loop=LOOP), mined=run)
+        RetrieverObjective(encoder, data.take([0, 1]), RetrieverConfig(loop=LOOP), negatives=Negatives(run, Top(1)))
     unanswered = Dataset(data.queries, data.documents, Judgements.build([], [], [], queries=6, documents=10))
     with pytest.raises(RivalsError, match="nothing to train on"):
         train_retriever(encoder, unanswered, RetrieverConfig(loop=LOOP))

@@ -15,6 +15,7 @@ from rivals.models import Encoder
 from rivals.negatives import Top
 from rivals.training.distributed import World, gather, join_world, sum_gradients
 from rivals.training.loop import LoopConfig, fit
+from rivals.training.negatives import Negatives
 from rivals.training.retriever import RetrieverConfig, RetrieverObjective
 from tests.models.tiny import WORDS
 
@@ -48,8 +49,7 @@ def objective(folder: Path, late: float, world: World) -> RetrieverObjective:
         encoder,
         data,
         config,
-        draw=lambda epoch: Top(2).draw(run, np.random.default_rng(epoch)),
-        mined=run,
+        negatives=Negatives(run, Top(2)),
         dev=data,
         world=world,
     )

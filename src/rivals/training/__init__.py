@@ -1,32 +1,52 @@
-"""Training: one short loop, objectives that turn batches into losses, checkpoints that survive a kill."""
+"""Training: one short loop; objectives turn batches into losses, executors losses into gradients, regimes own time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rivals.training.executor import CachedGradients, GradientCache, Plain, cached_backward
     from rivals.training.loop import LoopConfig, Objective, TrainingResult, fit
+    from rivals.training.negatives import Negatives
+    from rivals.training.refresh import Refresh
+    from rivals.training.regime import Regime, Together
     from rivals.training.retriever import RetrieverConfig, RetrieverObjective, train_retriever
 
-__all__ = [
-    "LoopConfig",
-    "Objective",
-    "RetrieverConfig",
-    "RetrieverObjective",
-    "TrainingResult",
-    "fit",
-    "train_retriever",
-]
-
 _HOME = {
+    "CachedGradients": "executor",
+    "GradientCache": "executor",
+    "Plain": "executor",
+    "cached_backward": "executor",
     "LoopConfig": "loop",
     "Objective": "loop",
     "TrainingResult": "loop",
     "fit": "loop",
+    "Negatives": "negatives",
+    "Refresh": "refresh",
+    "Regime": "regime",
+    "Together": "regime",
     "RetrieverConfig": "retriever",
     "RetrieverObjective": "retriever",
     "train_retriever": "retriever",
 }
+
+__all__ = [
+    "CachedGradients",
+    "GradientCache",
+    "LoopConfig",
+    "Negatives",
+    "Objective",
+    "Plain",
+    "Refresh",
+    "Regime",
+    "RetrieverConfig",
+    "RetrieverObjective",
+    "Together",
+    "TrainingResult",
+    "cached_backward",
+    "fit",
+    "train_retriever",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,19 @@ WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "sta
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    *,
+    also: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the checkpoint of `step` and drop older ones.
 
     Args:
         state: JSON values to find again on resume (counters, best score, configuration).
+        also: writes further files into the checkpoint's folder.
     """
     from safetensors.torch import save_file
 
@@ -35,7 +42,10 @@ def save_checkpoint(
     with atomic_folder(target) as out:
         save_file(trainable_state(model), out / WEIGHTS)
         save_file(_optimizer_tensors(optimizer), out / OPTIMIZER)
-        sums = {name: checksum(out / name) for name in (WEIGHTS, OPTIMIZER)}
+        if also is not None:
+            also(out)
+        files = sorted(path for path in out.rglob("*") if path.is_file())
+        sums = {path.relative_to(out).as_posix(): checksum(path) for path in files}
         (out / STATE).write_text(json.dumps({"step": step, "checksums": sums, **state}), encoding="utf-8")
     for old in [*_checkpoints(folder), *folder.glob(".step-*")]:  # the second: what a kill left half written
         if old != target:
@@ -43,8 +53,10 @@ def save_checkpoint(
     return target
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Restore model and optimiser from the newest valid checkpoint and return its state; None if there is none.
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Any], Path] | None:
+    """Restore model and optimiser from the newest valid checkpoint; return its state and folder, or None if there is none.
 
     Raises:
         RunFolderError: a valid checkpoint that is of another model.
@@ -63,7 +75,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             )
         restore_weights(model, weights)
         _restore_optimizer(optimizer, load_file(path / OPTIMIZER))
-        return state
+        return state, path
     return None
 
 
@@ -91,7 +103,7 @@ def _valid_state(path: Path) -> dict[str, Any] | None:
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         sums = state["checksums"]
-        whole = all(checksum(path / name) == sums[name] for name in (WEIGHTS, OPTIMIZER))
+        whole = {WEIGHTS, OPTIMIZER} <= sums.keys() and all(checksum(path / name) == sum for name, sum in sums.items())
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return state if whole else None

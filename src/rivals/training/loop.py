@@ -6,37 +6,31 @@ as one that was not, and ends with the same weights, bit for bit, on the same ma
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from rivals.errors import RivalsError, RunFolderError
-from rivals.files import atomic_file, sync_file, sync_folder
+from rivals.errors import RivalsError
 from rivals.progress import progress
-from rivals.training.checkpoint import (
-    load_checkpoint,
-    remove_checkpoints,
-    restore_weights,
-    save_checkpoint,
-    trainable_state,
-)
 from rivals.training.distributed import World, sum_gradients
+from rivals.training.executor import Executor, Plain
+from rivals.training.keeper import BEST, LOG, Keeper, TrainingResult, read_log
+from rivals.training.regime import Regime
 
-LOG, BEST = "log.jsonl", "best.safetensors"
+__all__ = ["BEST", "LOG", "LoopConfig", "Objective", "TrainingResult", "fit", "make_optimizer", "read_log"]
 
 
 class Objective(Protocol):
     """What is trained and how: batches, their loss, and a score on held-out data.
 
-    It may have `options`, JSON values by name: a run resumes only under the same ones.
+    It may have `options`, JSON values by name: a run resumes only under the same ones; and `rates`, factors on the learning rate by
+    the beginning of parameters' names, for parts that should learn slower or faster than the rest.
     """
 
     @property
@@ -45,7 +39,7 @@ class Objective(Protocol):
         ...
 
     def batches(self, epoch: int) -> Sequence[Any]:
-        """Return the batches of an epoch, the same at every call."""
+        """Return the batches of an epoch: the same at every call, and as many whatever a regime refreshed."""
         ...
 
     def loss(self, batch: Any, generator: torch.Generator) -> Tensor:
@@ -108,19 +102,6 @@ class LoopConfig:
                 raise RivalsError(f"training option {name}={getattr(self, name)!r} is out of range; see LoopConfig")
 
 
-@dataclass
-class TrainingResult:
-    """What happened: steps taken, losses, held-out scores by step, the best of them, seconds spent in steps and evaluations."""
-
-    steps: int = 0
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    scores: list[tuple[int, float]] = field(default_factory=list)
-    best_step: int = 0
-    best_score: float = float("nan")
-    seconds: float = 0.0
-    stopped_early: bool = False
-
-
 def fit(
     objective: Objective,
     config: LoopConfig,
@@ -128,11 +109,15 @@ def fit(
     folder: Path | None = None,
     resume: bool = False,
     world: World = World(),  # noqa: B008 - frozen
+    executor: Executor | None = None,
+    regime: Regime | None = None,
     description: str = "Training",
 ) -> TrainingResult:
     """Train `objective.model` in place and leave the best weights in it.
 
     Args:
+        executor: how a batch's gradient is made: `Plain()` (the default) or `CachedGradients()`, equal up to rounding.
+        regime: what trains when, and what is refreshed when; None = everything, nothing.
         folder: where checkpoints, `log.jsonl` and the best weights go; None keeps everything in memory.
         resume: go on from the newest checkpoint in `folder`, if there is one; without it, what an earlier run left there is removed.
 
@@ -140,15 +125,15 @@ def fit(
         RivalsError: a loss or gradient that is not finite (the last checkpoint stays as it was), no batch to train on, or a
             checkpoint made with other options.
     """
-    model = objective.model
+    model, executor, regime = objective.model, executor or Plain(), regime or Regime()
     per_epoch = math.ceil(len(objective.batches(0)) / config.accumulate)
     total = min(per_epoch * config.epochs, config.max_steps or per_epoch * config.epochs)
     if total == 0:
         raise RivalsError("there is nothing to train on: no query has a positive document")
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, config, getattr(objective, "rates", {}))
     evaluate_at = {math.ceil(total * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     options = {**asdict(config), "steps_per_epoch": per_epoch, **getattr(objective, "options", {})}
-    keeper = _Keeper(model, optimizer, folder, options, world)
+    keeper = Keeper(model, optimizer, folder, options, world, regime)
     result = keeper.restore() if resume else keeper.start()
     started = last_saved = time.monotonic()
     spent_before = result.seconds
@@ -158,11 +143,16 @@ def fit(
         for step in range(result.steps, total):
             if result.stopped_early:
                 break
-            loss = _step(objective, optimizer, config, step, per_epoch, total, world)
+            if regime.should_refresh(step):
+                _refresh(regime, model, step, keeper)
+            rate = _rate(config, *regime.clock(step, total))
+            loss = _step(objective, optimizer, config, step, per_epoch, rate, world, executor, regime)
             result.steps = step + 1
             result.losses.append((step + 1, loss))
-            note = f"loss {loss:.3f}"
-            keeper.log({"step": step + 1, "loss": loss, "learning_rate": _rate(config, step, total)})
+            regime.on_step(step, {"loss": loss})
+            phase = regime.phase(step)
+            note = f"{phase} loss {loss:.3f}" if phase else f"loss {loss:.3f}"
+            keeper.log({"step": step + 1, "loss": loss, "learning_rate": rate, **({"phase": phase} if phase else {})})
             if step + 1 in evaluate_at:
                 _evaluate(objective, result, config, keeper, world)
                 note += f", dev {result.scores[-1][1]:.4f}"
@@ -180,14 +170,19 @@ def fit(
     return result
 
 
-def make_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
-    """Return AdamW over the trainable parameters; matrices decay, vectors do not."""
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in wanted if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in wanted if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=True)
+def make_optimizer(
+    model: nn.Module, config: LoopConfig, rates: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """Return AdamW over the trainable parameters; matrices decay, vectors do not; `rates` are factors by beginning of name."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            fitting = [prefix for prefix in rates or {} if name.startswith(prefix)]
+            factor = (rates or {})[max(fitting, key=len)] if fitting else 1.0
+            groups.setdefault((factor, config.weight_decay if parameter.ndim >= 2 else 0.0), []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda item: (-item[0][0], -item[0][1]))
+    described = [{"params": found, "weight_decay": decay, "factor": factor} for (factor, decay), found in ordered]
+    return torch.optim.AdamW(described, lr=config.learning_rate, fused=True)
 
 
 def _rate(config: LoopConfig, step: int, total: int) -> float:
@@ -203,24 +198,29 @@ def _step(
     config: LoopConfig,
     step: int,
     per_epoch: int,
-    total: int,
+    rate: float,
     world: World,
+    executor: Executor,
+    regime: Regime,
 ) -> float:
     """Take one optimiser step and return the mean loss of its batches."""
     epoch, place = divmod(step, per_epoch)
     batches = objective.batches(epoch)[place * config.accumulate : (place + 1) * config.accumulate]
     for group in optimizer.param_groups:
-        group["lr"] = _rate(config, step, total)
+        group["lr"] = rate * group["factor"]
     optimizer.zero_grad(set_to_none=True)
     total_loss = 0.0
     for i, batch in enumerate(batches):
         seed = (config.seed * 1_000_003 + step) * 64 + i
         torch.manual_seed(seed * world.size + world.rank)
         generator = torch.Generator().manual_seed(seed)
-        loss = objective.loss(batch, generator) / len(batches)
-        loss.backward()
-        total_loss += float(loss.detach())
-    parameters = [p for p in objective.model.parameters() if p.requires_grad]
+        total_loss += executor.backward(objective, batch, generator, 1 / len(batches))
+    parameters = []
+    for name, parameter in objective.model.named_parameters():
+        if parameter.requires_grad and regime.trains(name, step):
+            parameters.append(parameter)
+        else:
+            parameter.grad = None
     sum_gradients(parameters, world)
     total_loss = _sum_over(total_loss, world)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
@@ -234,6 +234,16 @@ def _step(
     return total_loss
 
 
+def _refresh(regime: Regime, model: nn.Module, step: int, keeper: Keeper) -> None:
+    """Let the regime make anew what is due before `step`, without gradients and dropout, and log what it cost."""
+    started, training = time.monotonic(), model.training
+    model.eval()
+    with torch.no_grad():
+        found = dict(regime.refresh(step))
+    model.train(training)
+    keeper.log({"step": step + 1, "refresh": found, "seconds": round(time.monotonic() - started, 3)})
+
+
 def _sum_over(value: float, world: World) -> float:
     if world.size == 1:
         return value
@@ -244,7 +254,7 @@ def _sum_over(value: float, world: World) -> float:
     return float(box)
 
 
-def _evaluate(objective: Objective, result: TrainingResult, config: LoopConfig, keeper: _Keeper, world: World) -> None:
+def _evaluate(objective: Objective, result: TrainingResult, config: LoopConfig, keeper: Keeper, world: World) -> None:
     objective.model.eval()
     score = world.broadcast(objective.evaluate())  # one score for all, so that all stop together
     objective.model.train()
@@ -255,114 +265,3 @@ def _evaluate(objective: Objective, result: TrainingResult, config: LoopConfig, 
         keeper.keep_best()
     evaluations_since = sum(1 for step, _ in result.scores if step > result.best_step)
     result.stopped_early = 0 < config.patience <= evaluations_since
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a training log; a last line cut short by a kill is left out."""
-    lines = []
-    try:
-        text = (folder / LOG).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    for line in text.splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
-
-
-class _Keeper:
-    """Where a run's state lives: in a folder, or in memory when there is none."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        folder: Path | None,
-        options: dict[str, Any],
-        world: World,
-    ) -> None:
-        self.model, self.optimizer, self.folder, self.world = model, optimizer, folder, world
-        self._options = json.loads(json.dumps(options))  # as they come back from a file
-        self._best: dict[str, Tensor] | None = None
-        self._lines: list[str] = []
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def log(self, values: dict[str, Any]) -> None:
-        self._lines.append(json.dumps(values))
-
-    def keep_best(self) -> None:
-        self._best = trainable_state(self.model)
-        if self.folder is not None and self.world.is_main:
-            from safetensors.torch import save_file
-
-            temporary = self.folder / f"{BEST}.tmp"
-            save_file(self._best, temporary)
-            sync_file(temporary)
-            os.replace(temporary, self.folder / BEST)
-            sync_folder(self.folder)
-
-    def save(self, result: TrainingResult) -> None:
-        """Write the log up to here, then the checkpoint: a log may run ahead of its checkpoint, never behind."""
-        if self.folder is None or not self.world.is_main:
-            return
-        with open(self.folder / LOG, "a", encoding="utf-8") as log:
-            log.writelines(line + "\n" for line in self._lines)
-            log.flush()
-            os.fsync(log.fileno())
-        self._lines.clear()
-        counters = {k: v for k, v in asdict(result).items() if k not in ("losses", "scores")}
-        save_checkpoint(
-            self.folder, result.steps, self.model, self.optimizer, {"options": self._options, "result": counters}
-        )
-
-    def start(self) -> TrainingResult:
-        """Begin anew: what an earlier run left in the folder goes, so that it is never taken for this one's."""
-        if self.folder is not None and self.world.is_main:
-            remove_checkpoints(self.folder)
-            for name in (LOG, BEST):
-                (self.folder / name).unlink(missing_ok=True)
-        return TrainingResult()
-
-    def restore(self) -> TrainingResult:
-        """Go on from the newest checkpoint, or begin anew where there is none."""
-        if self.folder is None:
-            raise RivalsError("resuming needs the folder the checkpoints are in")
-        state = load_checkpoint(self.folder, self.model, self.optimizer)
-        if state is None:
-            return self.start()
-        made_with = state.get("options", {})
-        names = sorted(made_with.keys() | self._options.keys())
-        other = [name for name in names if made_with.get(name) != self._options.get(name)]
-        if set(other) - {"checkpoint_seconds"}:
-            raise RunFolderError(
-                f"the checkpoint in {self.folder} was made with other training options ({', '.join(other)}); "
-                "resume with the same ones"
-            )
-        result = TrainingResult(**state["result"])
-        lines = [line for line in read_log(self.folder) if line["step"] <= result.steps]
-        if self.world.is_main:
-            with atomic_file(self.folder / LOG) as log:
-                log.writelines(json.dumps(line) + "\n" for line in lines)
-        result.losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-        result.scores = [(line["step"], line["dev"]) for line in lines if "dev" in line]
-        return result
-
-    def leave_best(self, result: TrainingResult) -> None:
-        """Put the best weights into the model; without an evaluation the last ones stay."""
-        if not result.scores:
-            return
-        if self._best is None and self.folder is not None:
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-
-            try:
-                self._best = load_file(self.folder / BEST)
-            except (OSError, SafetensorError) as error:
-                raise RunFolderError(
-                    f"{self.folder / BEST}, the best weights, cannot be read ({error}); train again"
-                ) from None
-        if self._best is not None:
-            restore_weights(self.model, self._best)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from rivals import lists
 from rivals.data.dataset import Dataset
-from rivals.data.run import Run
 from rivals.errors import RivalsError
 from rivals.losses import in_batch_info_nce_loss, info_nce_loss
 from rivals.measures import ndcg
@@ -25,11 +24,11 @@ from rivals.models.batching import Tokens, token_batches
 from rivals.models.encoder import Encoder
 from rivals.models.late_interaction import max_sim
 from rivals.training.distributed import World, gather
+from rivals.training.executor import Executor, Vectors
 from rivals.training.grouping import grouped_order, rival_queries
 from rivals.training.loop import LoopConfig, TrainingResult, fit
-
-if TYPE_CHECKING:
-    from rivals.negatives.samplers import Draw
+from rivals.training.negatives import Negatives
+from rivals.training.regime import Regime
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,11 @@ class PairBatch:
     negative: NDArray[np.int64]
     present: NDArray[np.bool_]
 
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """The documents to encode: every query's positive, then the negatives that are there."""
+        return np.concatenate([self.positive, self.negative[self.present]])
+
     def share(self, world: World) -> PairBatch:
         """Return the rows of one process."""
         rows = world.share(list(range(len(self.query))))
@@ -100,9 +104,8 @@ class RetrieverObjective:
     Args:
         model: the encoder; trained in place.
         dataset: training queries with judgements.
-        draw: epoch -> the mined negatives of every query (drawn anew each epoch), or None for in-batch negatives only.
-        mined: the marked run the negatives were drawn from; candidates it marked are masked for their query when they enter the
-            batch as another query's document.
+        negatives: the marked run and its sampler, or None for in-batch negatives only. A regime may replace the run while training;
+            which queries share a batch stays as the first run has it.
         dev: held-out queries for `evaluate`, and `dev_pool`, the document rows they are ranked against (None = all).
 
     A query's other known positives, texts equal to its positive and marked candidates are never its negatives.
@@ -114,15 +117,14 @@ class RetrieverObjective:
         dataset: Dataset,
         config: RetrieverConfig,
         *,
-        draw: Callable[[int], Draw] | None = None,
-        mined: Run | None = None,
+        negatives: Negatives | None = None,
         dev: Dataset | None = None,
         dev_pool: NDArray[np.int64] | None = None,
         world: World = World(),  # noqa: B008 - frozen
     ) -> None:
         self.model, self.dataset, self.config, self.world = model, dataset, config, world
         self.dev, self.dev_pool = dev, dev_pool
-        self._draw, self._mined = draw, mined
+        self.negatives, mined = negatives, None if negatives is None else negatives.run
         self.options = {name: value for name, value in asdict(config).items() if name not in ("loop", "chunk_tokens")}
         if mined is not None and len(mined.queries) != len(dataset.queries):
             raise RivalsError(
@@ -139,9 +141,13 @@ class RetrieverObjective:
         self._same_text = np.unique(dataset.documents.text_hashes, return_inverse=True)[1]
         bf16 = config.loop.precision == "bfloat16" or (config.loop.precision == "auto" and bfloat16_pays(model.device))
         self._autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=bf16)
-        self.batches = lru_cache(maxsize=2)(self._batches)
+        self._cached_batches = lru_cache(maxsize=2)(self._batches)
 
-    def _batches(self, epoch: int) -> list[PairBatch]:
+    def batches(self, epoch: int) -> list[PairBatch]:
+        """Return the epoch's batches: its order of queries is fixed, their negatives are of the run in use now."""
+        return self._cached_batches(epoch, self.negatives.version if self.negatives else 0)
+
+    def _batches(self, epoch: int, version: int) -> list[PairBatch]:
         rng = np.random.default_rng([self.config.loop.seed, 17, epoch])
         order = rng.permutation(self._trainable)
         if self._rivals is not None:
@@ -149,10 +155,10 @@ class RetrieverObjective:
         offsets = self._known.offsets
         picked = offsets[order] + (rng.random(len(order)) * np.diff(offsets)[order]).astype(np.int64)
         positive = self._known.document[picked]
-        if self._draw is None or self.config.negatives == 0:
+        if self.negatives is None or self.config.negatives == 0:
             negative, present = np.zeros((len(order), 0), np.int64), np.zeros((len(order), 0), bool)
         else:
-            draw = self._draw(epoch)
+            draw = self.negatives.draw(epoch)
             width = self.config.negatives
             missing = width - self._rivals_met(order)[order]
             negative = draw.candidate[order, :width]
@@ -174,12 +180,24 @@ class RetrieverObjective:
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> Tensor:
         """Return this process's part of the batch's loss; the parts of all processes add up to the mean over queries."""
+        return self.joined(batch, [part() for part in self.parts(batch)], generator)
+
+    def parts(self, batch: PairBatch) -> list[Callable[[], Vectors]]:
+        """Return what encodes each chunk of this process's queries and documents: (pooled, token vectors, their mask)."""
         mine = batch.share(self.world)
-        columns = np.concatenate([mine.positive, mine.negative[mine.present]])
-        queries, query_tokens, query_mask = self._encode(self._queries, mine.query, self.config.max_query_tokens)
-        documents, document_tokens, document_mask = self._encode(
-            self._documents, columns, self.config.max_document_tokens
-        )
+        return [
+            *self._chunks(self._queries, mine.query, self.config.max_query_tokens)[0],
+            *self._chunks(self._documents, mine.columns, self.config.max_document_tokens)[0],
+        ]
+
+    def joined(self, batch: PairBatch, vectors: Sequence[Vectors], generator: torch.Generator) -> Tensor:
+        """Return this process's part of the loss from what `parts` gave."""
+        mine = batch.share(self.world)
+        columns = mine.columns
+        asked, order = self._chunks(self._queries, mine.query, self.config.max_query_tokens)
+        queries, query_tokens, query_mask = _assembled(vectors[: len(asked)], order)
+        order = self._chunks(self._documents, columns, self.config.max_document_tokens)[1]
+        documents, document_tokens, document_mask = _assembled(vectors[len(asked) :], order)
         everyone = gather(documents, self.world)
         all_columns = gather(torch.from_numpy(columns), self.world).numpy()
         start = (
@@ -211,45 +229,58 @@ class RetrieverObjective:
         pairs = (np.repeat(batch.query, len(columns)), np.tile(columns, len(batch.query)))
         text = self._same_text
         hidden = lists.find_pairs(self._known.offsets, text[self._known.document], pairs[0], text[pairs[1]]) >= 0
-        if self._mined is not None and len(self._mined):
-            place = lists.find_pairs(self._mined.offsets, self._mined.document, *pairs)
-            hidden |= (place >= 0) & ~self._mined.keep[place]
+        if self.negatives is not None and len(run := self.negatives.run):
+            place = lists.find_pairs(run.offsets, run.document, *pairs)
+            hidden |= (place >= 0) & ~run.keep[place]
         mask = ~hidden.reshape(len(batch.query), len(columns))
         mask[np.arange(len(batch.query)), start + np.arange(len(batch.query))] = True
         return mask
 
-    def _encode(self, tokens: Tokens, rows: NDArray[np.int64], longest: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pooled vectors [B, D], unit token vectors [B, T, H] and their mask [B, T], encoded in chunks of equal length."""
+    def _chunks(
+        self, tokens: Tokens, rows: NDArray[np.int64], longest: int
+    ) -> tuple[list[Callable[[], Vectors]], NDArray[np.int64]]:
+        """Cut rows into chunks of like length; return what encodes each, and the places of `rows` in the chunks' order.
+
+        A chunk gives pooled vectors [b, D], unit token vectors [b, T, H] and their mask [b, T], T common to all chunks.
+        """
         lengths = tokens.lengths[rows]
         width = longest if self.world.size > 1 else int(lengths.max())
         if not len(rows):  # a process without a query in this batch still takes part in the gathering, with gradients
-            nothing = 0.0 * next(self.model.parameters()).sum()
-            empty = nothing.expand(0, self.model.dimension), nothing.expand(0, width, self.model.hidden)
-            return *empty, torch.zeros((0, width), dtype=torch.bool, device=self.model.device)
-        pooled, token_vectors, masks, order = [], [], [], []
-        for chunk in token_batches(lengths, self.config.chunk_tokens):
+
+            def nothing() -> Vectors:
+                zero = 0.0 * next(self.model.parameters()).sum()
+                mask = torch.zeros((0, width), dtype=torch.bool, device=self.model.device)
+                return zero.expand(0, self.model.dimension), zero.expand(0, width, self.model.hidden), mask
+
+            return [nothing], np.zeros(0, np.int64)
+        chunks = list(token_batches(lengths, self.config.chunk_tokens))
+
+        def encode(chunk: NDArray[np.int64]) -> Vectors:
             ids, attention = tokens.pad(rows[chunk], pad_id=self.model.fast_tokenizer.pad_id, device=self.model.device)
             with self._autocast:
                 hidden = self.model.token_vectors(ids, attention)
-            pooled.append(self.model.finish(hidden, attention, prompt_length=tokens.prompt_length))
-            if self.config.late_interaction > 0:
-                unit = torch.nn.functional.normalize(hidden.float(), dim=-1)
-                token_vectors.append(torch.nn.functional.pad(unit, (0, 0, 0, width - unit.shape[1])))
-                masks.append(torch.nn.functional.pad(attention.bool(), (0, width - attention.shape[1])))
-            order.append(chunk)
-        back = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.model.device)
-        if not token_vectors:
-            return torch.cat(pooled)[back], torch.empty(0), torch.empty(0)
-        return torch.cat(pooled)[back], torch.cat(token_vectors)[back], torch.cat(masks)[back]
+            pooled = self.model.finish(hidden, attention, prompt_length=tokens.prompt_length)
+            if self.config.late_interaction == 0:
+                return (pooled,)
+            unit = torch.nn.functional.normalize(hidden.float(), dim=-1)
+            spare = width - unit.shape[1]
+            pad = torch.nn.functional.pad
+            return pooled, pad(unit, (0, 0, 0, spare)), pad(attention.bool(), (0, spare))
+
+        return [partial(encode, chunk) for chunk in chunks], np.concatenate(chunks)
 
     def evaluate(self) -> float:
-        """Return nDCG@10 of the dev queries over the dev pool of documents."""
+        """Return nDCG@10 of the dev queries over the dev pool of documents, from vectors in the fastest precision the machine has.
+
+        Int8 shifts all checkpoints alike by a few thousandths, and choosing between them is all this is for.
+        """
         if self.dev is None:
             raise RivalsError("choosing a checkpoint needs dev queries; give a dev split or set evaluations to 0")
         pool = np.arange(len(self.dev.documents)) if self.dev_pool is None else self.dev_pool
         texts = self.dev.documents.full_texts
-        documents = self.model.encode([texts[i] for i in pool], role="document", progress=False, normalize=True)
-        queries = self.model.encode(self.dev.queries.full_texts, role="query", progress=False, normalize=True)
+        how: dict[str, Any] = {"dtype": "fast", "progress": False, "normalize": True}
+        documents = self.model.encode([texts[i] for i in pool], role="document", **how)
+        queries = self.model.encode(self.dev.queries.full_texts, role="query", **how)
         known = self.dev.judgements.positives
         place = np.full(len(self.dev.documents), -1)
         place[pool] = np.arange(len(pool))
@@ -260,6 +291,13 @@ class RetrieverObjective:
         if not len(judged):
             raise RivalsError("no dev query has a relevant document; check the splits or set evaluations to 0")
         return float(ndcg((queries @ documents.T)[judged], relevance[judged], k=10).mean())
+
+
+def _assembled(vectors: Sequence[Vectors], order: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+    """Put the rows of all chunks back into the batch's order; what chunks did not give is empty."""
+    back = torch.from_numpy(np.argsort(order)).to(vectors[0][0].device)
+    joined = [torch.cat(column)[back] for column in zip(*vectors, strict=True)]
+    return joined[0], *(joined[1:] if len(joined) == 3 else (torch.empty(0), torch.empty(0)))
 
 
 def _truncated(model: Encoder, texts: list[str], role: str, longest: int) -> Tokens:
@@ -277,13 +315,14 @@ def train_retriever(
     dataset: Dataset,
     config: RetrieverConfig,
     *,
-    draw: Callable[[int], Draw] | None = None,
-    mined: Run | None = None,
+    negatives: Negatives | None = None,
     dev: Dataset | None = None,
     dev_pool: NDArray[np.int64] | None = None,
     folder: Path | None = None,
     resume: bool = False,
     world: World = World(),  # noqa: B008 - frozen
+    executor: Executor | None = None,
+    regime: Regime | None = None,
 ) -> TrainingResult:
     """Train an encoder in place on a dataset's pairs and mined negatives, keeping the weights that were best on dev.
 
@@ -293,10 +332,19 @@ def train_retriever(
         RivalsError: nothing to train on, options out of range, a loss that is not finite.
     """
     objective = RetrieverObjective(
-        encoder, dataset, config, draw=draw, mined=mined, dev=dev, dev_pool=dev_pool, world=world
+        encoder, dataset, config, negatives=negatives, dev=dev, dev_pool=dev_pool, world=world
     )
     with _dropout(encoder, config.dropout):
-        return fit(objective, config.loop, folder=folder, resume=resume, world=world, description="Training the retriever")
+        return fit(
+            objective,
+            config.loop,
+            folder=folder,
+            resume=resume,
+            world=world,
+            executor=executor,
+            regime=regime,
+            description="Training the retriever",
+        )
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from rivals.negatives import Mined, PositiveAware, Sampler, Softmax, Top, Unifor
 from rivals.retrieve import BM25, Dense, Index, WeightedFusion
 from rivals.training.distributed import World, join_world
 from rivals.training.loop import LOG, LoopConfig, TrainingResult
+from rivals.training.negatives import Negatives
 from rivals.training.retriever import RetrieverConfig, train_retriever
 from rivals.training.second_stage import SecondStageResult, fit_second_stage
 from rivals.workflow.config import ExperimentConfig
@@ -194,14 +195,12 @@ class Experiment:
             max_document_tokens=options.max_document_tokens,
             loop=loop,
         )
-        sampler, marked = self._sampler(), self.mined.run
         self.trained = self._encoder(self.config.model, self.config.precision)
         result = train_retriever(
             self.trained,
             self.train,
             config,
-            draw=lambda epoch: sampler.draw_available(marked, np.random.default_rng([seed, 23, epoch])),
-            mined=marked,
+            negatives=Negatives(self.mined.run, self._sampler(), seed=seed),
             dev=self.dev,
             dev_pool=self._dev_pool(),
             folder=self.folder.checkpoints,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from rivals.losses import (
     softmax_loss,
     structure_aware_info_nce_loss,
 )
+from rivals.training import GradientCache
 from tests.golden.adapters.case import Adapter, Case, constant, gradients, leaf, optional
 
 
@@ -138,23 +140,29 @@ def frozen_bank(case: Case) -> tuple[Any, dict[str, Tensor]]:
 
 
 def large_batch(case: Case) -> tuple[Any, dict[str, Tensor]]:
-    """Paper 52: the loss and the parameters' gradients of the cached step, which are those of the whole batch."""
+    """Paper 52: a cached step over two towers: its loss and the gradients it leaves in the parameters."""
     inputs, params = case["inputs"], case["params"]
     if params.get("encoder", "tanh(x @ W + b)") != "tanh(x @ W + b)":
         raise ValueError(f"unknown encoder {params['encoder']!r}")
     weights = {name: leaf(values) for name, values in inputs.items() if name.endswith(("_weight", "_bias"))}
     other = "query" if params.get("tied", False) else "document"
-    queries = (constant(inputs["queries"]) @ weights["query_weight"] + weights["query_bias"]).tanh()
-    documents = (constant(inputs["documents"]) @ weights[f"{other}_weight"] + weights[f"{other}_bias"]).tanh()
-    similarity = params.get("similarity", "dot")
-    loss = in_batch_info_nce_loss(
-        queries,
-        documents,
-        positive_columns=torch.arange(len(queries)) * (1 + params.get("n_hard_negatives", 0)),
-        temperature=params.get("temperature", 1.0),
-        normalize={"dot": False, "cos": True, "cosine": True}[similarity],
-    )
-    return loss, gradients(loss, weights)
+
+    def tower(name: str) -> Callable[[Tensor], Tensor]:
+        return lambda rows: (rows @ weights[f"{name}_weight"] + weights[f"{name}_bias"]).tanh()
+
+    def loss(queries: Tensor, documents: Tensor) -> Tensor:
+        return in_batch_info_nce_loss(
+            queries,
+            documents,
+            positive_columns=torch.arange(len(queries)) * (1 + params.get("n_hard_negatives", 0)),
+            temperature=params.get("temperature", 1.0),
+            normalize={"dot": False, "cos": True, "cosine": True}[params.get("similarity", "dot")],
+        )
+
+    chunks = [params.get(f"chunk_{name}", params.get("chunk", 2)) for name in ("query", "document")]
+    cache = GradientCache([tower("query"), tower(other)], loss, chunk=chunks)
+    value = cache.step(constant(inputs["queries"]), constant(inputs["documents"]))
+    return value, {name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in weights.items()}
 
 
 def adversarial_perturbations(case: Case) -> tuple[Any, dict[str, Tensor]]:

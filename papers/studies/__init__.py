@@ -1,0 +1,1 @@
+"""Studies across several papers: evidence for the defaults of the house."""
