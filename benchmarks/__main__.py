@@ -21,6 +21,7 @@ ENTRIES = (
     "pairwise",
     "neural_ndcg",
     "training_step",
+    "gradient_cache",
     "metrics",
     "bm25",
 )

@@ -66,7 +66,7 @@ def workload(quick: bool) -> Workload:
     if find_spec("sentence_transformers") is None:
         missing.append("sentence-transformers")
     else:
-        peer = _PeerStep(str(resolve_model("all-MiniLM-L6-v2")), (questions, positives, negatives), longest)
+        peer = PeerStep(str(resolve_model("all-MiniLM-L6-v2")), (questions, positives, negatives), longest)
         variants.append(Variant("sentence-transformers MNRL", lambda threads: peer.step()))
     exact, full = Encoder.load("all-MiniLM-L6-v2", device="cpu"), Encoder.load("all-MiniLM-L6-v2", device="cpu")
     in_float32 = replace(config, loop=replace(loop, precision="float32"))
@@ -83,7 +83,7 @@ def workload(quick: bool) -> Workload:
             own = float(objective.loss(objective.batches(0)[0], torch.Generator()))
         if missing:
             return {"loss without dropout": own}
-        theirs = _PeerStep(str(resolve_model("all-MiniLM-L6-v2")), (questions, positives, negatives), longest)
+        theirs = PeerStep(str(resolve_model("all-MiniLM-L6-v2")), (questions, positives, negatives), longest)
         return {"loss without dropout": own, "loss without dropout of sentence-transformers": theirs.held_out_loss()}
 
     return Workload(
@@ -99,17 +99,25 @@ def workload(quick: bool) -> Workload:
     )
 
 
-class _PeerStep:
-    """A step as sentence-transformers' trainer takes it: collate, MultipleNegativesRankingLoss, clip, AdamW."""
+class PeerStep:
+    """A step as sentence-transformers' trainer takes it: collate, MultipleNegativesRankingLoss, clip, AdamW.
 
-    def __init__(self, folder: str, columns: tuple[list[str], ...], longest: int) -> None:
+    With `chunk` it is CachedMultipleNegativesRankingLoss with mini-batches of so many rows, which makes its own backward pass.
+    """
+
+    def __init__(self, folder: str, columns: tuple[list[str], ...], longest: int, *, chunk: int = 0) -> None:
         from sentence_transformers import SentenceTransformer
-        from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+        from sentence_transformers.sentence_transformer import losses
 
         self.model = SentenceTransformer(folder, device="cpu")
         self.model.max_seq_length = longest
         self.model.train()
-        self.loss, self.columns = MultipleNegativesRankingLoss(self.model), columns
+        self.columns = columns
+        self.loss: Any = (
+            losses.CachedMultipleNegativesRankingLoss(self.model, mini_batch_size=chunk)
+            if chunk
+            else losses.MultipleNegativesRankingLoss(self.model)
+        )
 
     def step(self) -> float:
         """Take one step with a new optimiser and return the loss."""

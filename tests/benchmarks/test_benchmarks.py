@@ -15,7 +15,7 @@ from benchmarks import __main__ as benchmarks
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = {
-    "encode", "top_k/random", "top_k/clustered", "mining", "info_nce", "training_step", "metrics", "bm25/build",
+    "encode", "top_k/random", "top_k/clustered", "mining", "info_nce", "training_step", "gradient_cache", "metrics", "bm25/build",
     "bm25/search", "metric_learning/multi_similarity", "metric_learning/circle", "metric_learning/triplet_hard",
     "metric_learning/supervised_contrastive",
     "pairwise/lambda", "pairwise/lambdarank", "pairwise/logistic", "pairwise/hinge",

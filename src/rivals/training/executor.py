@@ -21,6 +21,11 @@ Vectors = tuple[Tensor, ...]
 class Separable(Protocol):
     """An objective whose loss needs the model only through the vectors of its parts."""
 
+    @property
+    def model(self) -> nn.Module:
+        """The model, trained in place."""
+        ...
+
     def parts(self, batch: Any) -> Sequence[Callable[[], Vectors]]:
         """Return one function per chunk of the batch; each encodes its chunk and returns its tensors."""
         ...

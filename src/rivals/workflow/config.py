@@ -67,7 +67,13 @@ class MiningConfig:
 
 @dataclass(frozen=True)
 class RetrieverTraining:
-    """The first stage; see `rivals.training.RetrieverConfig` and `LoopConfig` for what each option does."""
+    """The first stage; see `rivals.training.RetrieverConfig` and `LoopConfig` for what each option does.
+
+    Args:
+        gradient_cache: take the gradient of a batch in the memory of one chunk, for a second forward pass: for batches of hundreds
+            and thousands of questions.
+        refresh_every: mine anew with the weights being trained every so many steps; 0 = never.
+    """
 
     epochs: int = 2
     max_steps: int = 0
@@ -82,6 +88,8 @@ class RetrieverTraining:
     evaluations: int = 2
     patience: int = 0
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    gradient_cache: bool = False
+    refresh_every: int = 0
 
     def __post_init__(self) -> None:
         _check(
@@ -99,6 +107,7 @@ class RetrieverTraining:
             max_document_tokens=self.max_document_tokens >= 4,
             evaluations=self.evaluations >= 0,
             patience=self.patience >= 0,
+            refresh_every=self.refresh_every >= 0,
         )
 
 

@@ -25,8 +25,10 @@ from rivals.models.rerank import load_reranker
 from rivals.negatives import Mined, PositiveAware, Sampler, Softmax, Top, Uniform, mine_hard_negatives
 from rivals.retrieve import BM25, Dense, Index, WeightedFusion
 from rivals.training.distributed import World, join_world
+from rivals.training.executor import CachedGradients
 from rivals.training.loop import LOG, LoopConfig, TrainingResult
 from rivals.training.negatives import Negatives
+from rivals.training.refresh import Refresh
 from rivals.training.retriever import RetrieverConfig, train_retriever
 from rivals.training.second_stage import SecondStageResult, fit_second_stage
 from rivals.workflow.config import ExperimentConfig
@@ -144,22 +146,31 @@ class Experiment:
         self.say(self._line("On test before training", ("bm25", "untrained", "fusion")))
 
     def _mine(self) -> Mined:
-        options = self.config.mining
-        mined = mine_hard_negatives(
-            self.bm25 | self.untrained_dense,
-            self.train,
-            filters=PositiveAware(relative=options.relative),
-            sampler=self._sampler(),
-            top_k=options.candidates,
-            seed=self.config.seed,
-            allow_none=True,
-        )
+        mined = self._mined_by(self.untrained_dense, self.train)
         if self.world.is_main:
             self.folder.write_json("mining.json", _decoded(mined.audit.to_json()))
         self.say(str(mined.audit))
         if not mined.draw.mask.any():
             self.say("No hard negative is left; the retriever trains against the other answers of each batch alone.")
         return mined
+
+    def _mined_by(self, dense: Dense, queries: Dataset, *, show: bool = True) -> Mined:
+        options = self.config.mining
+        return mine_hard_negatives(
+            self.bm25 | dense,
+            queries,
+            filters=PositiveAware(relative=options.relative),
+            sampler=self._sampler(),
+            top_k=options.candidates,
+            seed=self.config.seed,
+            allow_none=True,
+            show=show,
+        )
+
+    def _mined_anew(self, rows: NDArray[np.int64]) -> Run:
+        """Return the marked candidates of some training queries under the weights being trained."""
+        dense = Dense(self.trained, self.documents, name="dense", show_progress=False)
+        return self._mined_by(dense, self.train.take(rows), show=False).run
 
     def _sampler(self) -> Sampler:
         k, window = max(self.config.retriever.negatives, 1), self.config.mining.window
@@ -196,11 +207,15 @@ class Experiment:
             loop=loop,
         )
         self.trained = self._encoder(self.config.model, self.config.precision)
+        negatives = Negatives(self.mined.run, self._sampler(), seed=seed)
+        every = options.refresh_every
         result = train_retriever(
             self.trained,
             self.train,
             config,
-            negatives=Negatives(self.mined.run, self._sampler(), seed=seed),
+            negatives=negatives,
+            executor=CachedGradients() if options.gradient_cache else None,
+            regime=Refresh(negatives, self._mined_anew, every=every) if every else None,
             dev=self.dev,
             dev_pool=self._dev_pool(),
             folder=self.folder.checkpoints,
