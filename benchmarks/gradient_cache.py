@@ -1,8 +1,9 @@
 """One cached training step of MiniLM: 256 questions and their answers, against CachedMultipleNegativesRankingLoss.
 
 Both sides compute the exact gradient of the whole batch's loss chunk by chunk, from the same texts cut at the same lengths, take
-one step of AdamW made for the occasion, and use no dropout in the losses compared. The memory figure is the peak that one step adds;
-the check compares it with a step of sixteen times as many pairs.
+one step of AdamW made for the occasion.
+
+    python -m benchmarks.gradient_cache 256 4096   # peak memory of one cached step of so many pairs, each in a process of its own
 """
 
 from __future__ import annotations
@@ -79,3 +80,27 @@ def make_step(size: int, longest: int) -> tuple[Any, tuple[list[str], list[str]]
 
 
 CASES: dict[str, Case] = {"": workload}
+
+
+def peak_memory(size: int) -> dict[str, float]:
+    """Return GiB resident before and at the peak of one cached step, and its seconds."""
+    import resource
+    import time
+
+    step, _ = make_step(8, _DOCUMENT_TOKENS)
+    step(True)  # what any step needs: model, optimiser, libraries
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    step, _ = make_step(size, _DOCUMENT_TOKENS)
+    started = time.perf_counter()
+    step(True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"pairs": size, "before": before, "peak": peak, "seconds": time.perf_counter() - started}
+
+
+if __name__ == "__main__":
+    import multiprocessing
+    import sys
+
+    for wanted in sys.argv[1:]:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            print({name: round(value, 2) for name, value in pool.apply(peak_memory, (int(wanted),)).items()}, flush=True)

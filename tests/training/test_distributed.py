@@ -56,10 +56,11 @@ def test_gather_has_the_gradients_of_one_process(ranks: list[dict[str, Any]]) ->
         assert rank in (0, 1)
 
 
+@pytest.mark.parametrize("way", ["late", "cached"])
 @pytest.mark.parametrize("late", [0.0, 1.0])
-def test_two_processes_train_as_one(folder: Path, ranks: list[dict[str, Any]], late: float) -> None:
+def test_two_processes_train_as_one(folder: Path, ranks: list[dict[str, Any]], late: float, way: str) -> None:
     alone = training(folder, late, World())
-    one, other = (found[f"late {late}"] for found in ranks)
+    one, other = (found[f"{way} {late}"] for found in ranks)
     assert one["losses"] == other["losses"]
     for name, value in one["weights"].items():
         assert torch.equal(value, other["weights"][name]), f"the two processes ended with different {name}"

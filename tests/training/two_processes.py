@@ -14,6 +14,7 @@ from rivals.data import Collection, Dataset, Judgements, Run
 from rivals.models import Encoder
 from rivals.negatives import Top
 from rivals.training.distributed import World, gather, join_world, sum_gradients
+from rivals.training.executor import CachedGradients, Executor, Plain
 from rivals.training.loop import LoopConfig, fit
 from rivals.training.negatives import Negatives
 from rivals.training.retriever import RetrieverConfig, RetrieverObjective
@@ -55,21 +56,23 @@ def objective(folder: Path, late: float, world: World) -> RetrieverObjective:
     )
 
 
-def first_gradients(made: RetrieverObjective, world: World) -> dict[str, Tensor]:
+def first_gradients(made: RetrieverObjective, world: World, executor: Executor) -> dict[str, Tensor]:
     """Gradients of the first batch, the odd one."""
     made.model.eval()
-    made.loss(made.batches(0)[0], torch.Generator()).backward()
+    executor.backward(made, made.batches(0)[0], torch.Generator(), 1.0)
     sum_gradients(made.model.parameters(), world)
     found = {name: p.grad.clone() for name, p in made.model.named_parameters() if p.grad is not None}
     made.model.zero_grad()
     return found
 
 
-def training(folder: Path, late: float, world: World, out: Path | None = None) -> dict[str, Any]:
-    made = objective(folder, late, world)
-    gradients = first_gradients(made, world)
+def training(
+    folder: Path, late: float, world: World, out: Path | None = None, *, cached: bool = False
+) -> dict[str, Any]:
+    made, executor = objective(folder, late, world), CachedGradients() if cached else Plain()
+    gradients = first_gradients(made, world, executor)
     start = {name: value.clone() for name, value in made.model.state_dict().items()}
-    result = fit(made, made.config.loop, folder=out, world=world)
+    result = fit(made, made.config.loop, folder=out, world=world, executor=executor)
     return {
         "gradients": gradients,
         "start": start,
@@ -114,6 +117,7 @@ def main() -> None:
     found: dict[str, Any] = {"gathering": gathering(world), "size": world.size}
     for late in (0.0, 1.0):
         found[f"late {late}"] = training(folder, late, world, folder / f"run {late}")
+        found[f"cached {late}"] = training(folder, late, world, cached=True)
     torch.save(found, folder / f"rank {world.rank}.pt")
     torch.distributed.destroy_process_group()
 
