@@ -61,6 +61,11 @@ class Judgements:
     def __len__(self) -> int:
         return len(self.document)
 
+    def __repr__(self) -> str:
+        judged = int((np.diff(self.offsets) > 0).sum())
+        relevant = int((self.relevance > 0).sum())
+        return f"Judgements({len(self)} of {judged} of {len(self.offsets) - 1} queries, {relevant} relevant)"
+
     @property
     def query(self) -> NDArray[np.int64]:
         """The query row of every judgement, int64[n]."""
