@@ -75,10 +75,11 @@ TRAINED = (
     "in-batch only",
     "hardest 4",
     "95 %, hardest 4",
-    "80 %, hardest 4",
-    "95 %, 4 of the top 30",
     "hidden positives relabelled, hardest 4",
 )
+
+
+FINE_TUNED_ON = ("BANKING77", "Cranfield", "MedQuAD")  # SciFact's claims and abstracts cost as much as the others together
 
 
 def mined_by(rule: Rule, task: Task, source: Dense, seed: int) -> tuple[Mined, Dataset]:
@@ -194,9 +195,8 @@ class _Given:
 
 
 def with_trained_encoder(task: Task, name: str, rule: Rule | None, seed: int) -> dict[str, float]:
-    """Fine-tune all of MiniLM for two passes, texts cut to 64 tokens; return test nDCG@10 of the best moment on dev."""
-    encoder = Encoder.load("all-MiniLM-L6-v2", dtype="float32")
-    encoder.max_length = 64
+    """Fine-tune all of MiniLM in one pass, texts cut to 64 tokens; return test nDCG@10 at its end."""
+    encoder = Encoder.load("all-MiniLM-L6-v2", dtype="float32", max_length=64)
     source = Dense(encoder, task.train.documents, show_progress=False)
     found = None if rule is None else mined_by(rule, task, source, seed)
     config = RetrieverConfig(
@@ -205,7 +205,7 @@ def with_trained_encoder(task: Task, name: str, rule: Rule | None, seed: int) ->
         group_size=1,
         late_interaction=0.0,
         max_document_tokens=64,
-        loop=LoopConfig(epochs=2, evaluations=4, seed=seed),
+        loop=LoopConfig(evaluations=0, seed=seed),
     )
     trained = task.train if found is None else found[1]
     negatives = Negatives(found[0].run, rule.sampler, seed=seed) if found and rule else None
@@ -223,8 +223,8 @@ def run(seeds: Sequence[int], encoder: bool) -> None:
     way = "encoder" if encoder else "frozen"
     done = {(r["way"], r["data"], r["rule"], r["seed"]) for r in load()}
     for seed in seeds:
-        for name, make in TASKS.items():
-            task = make(seed)
+        for name in FINE_TUNED_ON if encoder else TASKS:
+            task = TASKS[name](seed)
             for label in TRAINED if encoder else RULES:
                 if (way, name, label, seed) in done:
                     continue

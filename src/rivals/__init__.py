@@ -28,6 +28,7 @@ _HOME = {
     "Top": "rivals.negatives",
     "Uniform": "rivals.negatives",
     "mine_hard_negatives": "rivals.negatives",
+    "Negatives": "rivals.training",
     "RetrieverConfig": "rivals.training",
     "train_retriever": "rivals.training",
     "ExperimentConfig": "rivals.workflow",
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from rivals.negatives import PositiveAware, Softmax, Top, Uniform, mine_hard_negatives
     from rivals.retrieve import BM25, Dense, ReciprocalRankFusion, WeightedFusion
     from rivals.serve import load_engine
-    from rivals.training import RetrieverConfig, train_retriever
+    from rivals.training import Negatives, RetrieverConfig, train_retriever
     from rivals.workflow import ExperimentConfig, run_experiment
 
 
