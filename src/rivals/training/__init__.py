@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rivals.training.executor import CachedGradients, GradientCache, Plain, cached_backward
     from rivals.training.loop import LoopConfig, Objective, TrainingResult, fit
+    from rivals.training.multi_task import CombinedGradients, MultiTaskObjective, SharingReport, sharing_report
     from rivals.training.negatives import Negatives
     from rivals.training.refresh import Refresh
     from rivals.training.regime import Regime, Together
@@ -21,6 +22,10 @@ _HOME = {
     "Objective": "loop",
     "TrainingResult": "loop",
     "fit": "loop",
+    "CombinedGradients": "multi_task",
+    "MultiTaskObjective": "multi_task",
+    "SharingReport": "multi_task",
+    "sharing_report": "multi_task",
     "Negatives": "negatives",
     "Refresh": "refresh",
     "Regime": "regime",
@@ -32,8 +37,10 @@ _HOME = {
 
 __all__ = [
     "CachedGradients",
+    "CombinedGradients",
     "GradientCache",
     "LoopConfig",
+    "MultiTaskObjective",
     "Negatives",
     "Objective",
     "Plain",
@@ -41,10 +48,12 @@ __all__ = [
     "Regime",
     "RetrieverConfig",
     "RetrieverObjective",
+    "SharingReport",
     "Together",
     "TrainingResult",
     "cached_backward",
     "fit",
+    "sharing_report",
     "train_retriever",
 ]
 
