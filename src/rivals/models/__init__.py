@@ -1,6 +1,7 @@
-"""Models: encoders, cross-encoders, and the folder format they share with sentence-transformers.
+"""Models: text encoders, rerankers, list rankers, recommenders, small encoders of pictures and features; language models beside them.
 
-Names are loaded when first used, so importing this room loads neither torch nor transformers.
+Encoders share their folder format with sentence-transformers. Names are loaded when first used, so importing this room loads neither
+torch nor transformers.
 """
 
 from __future__ import annotations
@@ -14,18 +15,86 @@ if TYPE_CHECKING:
     from rivals.models.cross_encoder import CrossEncoder
     from rivals.models.encoder import Encoder, TokenVectors
     from rivals.models.folder import resolve_model
+    from rivals.models.grownet import GrowNetEnsemble, GrowNetLearner
+    from rivals.models.images import FeatureEncoder, Headed, ImageEncoder, load_small_encoder
+    from rivals.models.late_interaction import max_sim, max_sim_pairs, sentence_attention_score
+    from rivals.models.list_ranker import ContextRanker
+    from rivals.models.list_transformer import ListContrastRanker, iterative_rerank
+    from rivals.models.pair_features import PairFeatures
+    from rivals.models.passages import max_passage
+    from rivals.models.rerank import (
+        CrossEncoderReranker,
+        LateInteractionReranker,
+        ListwiseReranker,
+        SecondStage,
+        load_reranker,
+    )
+    from rivals.models.routed import RoutedExperts
+    from rivals.models.simplex import HistoryMixer, SimpleX
 
 _HOME = {
+    "ContextRanker": "list_ranker",
     "CrossEncoder": "cross_encoder",
+    "CrossEncoderReranker": "rerank",
     "Encoder": "encoder",
+    "FeatureEncoder": "images",
+    "GrowNetEnsemble": "grownet",
+    "GrowNetLearner": "grownet",
+    "Headed": "images",
+    "HistoryMixer": "simplex",
+    "ImageEncoder": "images",
+    "LateInteractionReranker": "rerank",
+    "ListContrastRanker": "list_transformer",
+    "ListwiseReranker": "rerank",
+    "PairFeatures": "pair_features",
+    "RoutedExperts": "routed",
+    "SecondStage": "rerank",
+    "SimpleX": "simplex",
     "TokenVectors": "encoder",
     "Tokens": "batching",
     "VectorCache": "cache",
+    "iterative_rerank": "list_transformer",
+    "load_reranker": "rerank",
+    "load_small_encoder": "images",
+    "max_passage": "passages",
+    "max_sim": "late_interaction",
+    "max_sim_pairs": "late_interaction",
     "resolve_model": "folder",
+    "sentence_attention_score": "late_interaction",
     "token_batches": "batching",
 }
 
-__all__ = ["CrossEncoder", "Encoder", "TokenVectors", "Tokens", "VectorCache", "resolve_model", "token_batches"]
+__all__ = [
+    "ContextRanker",
+    "CrossEncoder",
+    "CrossEncoderReranker",
+    "Encoder",
+    "FeatureEncoder",
+    "GrowNetEnsemble",
+    "GrowNetLearner",
+    "Headed",
+    "HistoryMixer",
+    "ImageEncoder",
+    "LateInteractionReranker",
+    "ListContrastRanker",
+    "ListwiseReranker",
+    "PairFeatures",
+    "RoutedExperts",
+    "SecondStage",
+    "SimpleX",
+    "TokenVectors",
+    "Tokens",
+    "VectorCache",
+    "iterative_rerank",
+    "load_reranker",
+    "load_small_encoder",
+    "max_passage",
+    "max_sim",
+    "max_sim_pairs",
+    "resolve_model",
+    "sentence_attention_score",
+    "token_batches",
+]
 
 
 def __getattr__(name: str) -> Any:

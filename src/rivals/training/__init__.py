@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rivals.training.refresh import Refresh
     from rivals.training.regime import Regime, Together
     from rivals.training.retriever import RetrieverConfig, RetrieverObjective, train_retriever
+    from rivals.training.supervised import SupervisedObjective
 
 _HOME = {
     "CachedGradients": "executor",
@@ -33,6 +34,7 @@ _HOME = {
     "RetrieverConfig": "retriever",
     "RetrieverObjective": "retriever",
     "train_retriever": "retriever",
+    "SupervisedObjective": "supervised",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "RetrieverConfig",
     "RetrieverObjective",
     "SharingReport",
+    "SupervisedObjective",
     "Together",
     "TrainingResult",
     "cached_backward",
