@@ -16,6 +16,7 @@ ENTRIES = (
     "encode",
     "top_k",
     "mining",
+    "filters",
     "info_nce",
     "metric_learning",
     "pairwise",

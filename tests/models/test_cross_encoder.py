@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rivals.errors import ModelError, RivalsError
 from rivals.models import CrossEncoder, Encoder
+from rivals.models._int8 import int8_pays
 
 QUERIES = ["what cause of flu", "the cat", "", "fever", "red zebra"]
 DOCUMENTS = ["flu : virus , fever .", "a dog sat on the mat", "cat", "", "blue " * 20]
@@ -122,6 +123,34 @@ def test_the_batch_size_does_not_matter(model: CrossEncoder) -> None:
         got = model.score(queries, documents, max_tokens=budget, progress=False)
         np.testing.assert_allclose(got, expected, atol=1e-5)
     assert model.score([], [], progress=False).shape == (0,)
+
+
+@pytest.mark.skipif(not int8_pays(), reason="this processor has no int8 dot products")
+def test_int8_scores_stay_close_in_any_batch_and_follow_the_weights(model: CrossEncoder) -> None:
+    queries, documents = QUERIES * 5, [text for text in DOCUMENTS for _ in range(5)]
+    exact = model.score(queries, documents, progress=False)
+    fast = model.score(queries, documents, dtype="int8", progress=False)
+    assert 0 < np.abs(fast - exact).max() < 0.02
+    np.testing.assert_allclose(
+        model.score(queries, documents, dtype="int8", max_tokens=40, progress=False), fast, atol=1e-5
+    )
+    with torch.no_grad():
+        model.model.bert.encoder.layer[0].output.dense.weight.mul_(2.0)
+        model.model.classifier.bias.add_(1.0)
+    changed = model.score(queries, documents, progress=False)
+    assert np.abs(changed - exact).max() > 0.05
+    assert np.abs(model.score(queries, documents, dtype="int8", progress=False) - changed).max() < 0.03
+    with torch.no_grad():
+        model.model.bert.encoder.layer[1].attention.self.key.weight.fill_(float("nan"))
+    with pytest.raises(RivalsError, match="not finite"):
+        model.score(["cat"], ["dog"], dtype="int8", progress=False)
+
+
+def test_many_pairs_are_scored_stretch_by_stretch(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, documents = QUERIES * 6, [text for text in DOCUMENTS for _ in range(6)]
+    expected = model.score(queries, documents, progress=False)
+    monkeypatch.setattr("rivals.models.cross_encoder._PAIRS", 7)
+    np.testing.assert_allclose(model.score(queries, documents, progress=False), expected, atol=1e-5)
 
 
 def test_forward_gives_raw_scores_with_gradients(model: CrossEncoder) -> None:

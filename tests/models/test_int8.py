@@ -129,3 +129,26 @@ def test_work_in_threads_keeps_the_order_and_the_setting(threads: int) -> None:
         torch.set_num_threads(before)
     assert [i for i, _ in seen] == list(range(20))
     assert {n for _, n in seen} == {1}
+
+
+@needs_int8
+@pytest.mark.parametrize("longest", [7, 8, 60])
+def test_first_tokens_alone_are_those_of_all_tokens_and_nearer_to_float32(encoder: Encoder, longest: int) -> None:
+    bert = Int8Bert(encoder.backbone)
+    generator = torch.Generator().manual_seed(longest)
+    ids = torch.randint(5, 60, (9, longest), generator=generator)
+    lengths = torch.randint(1, longest + 1, (9,), generator=generator)
+    lengths[0] = longest
+    mask = (torch.arange(longest)[None] < lengths[:, None]).long()
+    kinds = (torch.arange(longest)[None] > 2).long() * mask
+    with torch.no_grad():
+        exact = encoder.backbone(input_ids=ids, attention_mask=mask, token_type_ids=kinds).last_hidden_state[:, 0]
+    every, first = bert(ids, mask, kinds).last_hidden_state[:, 0], bert.first(ids, mask, kinds)
+    assert torch.nn.functional.cosine_similarity(first, exact).min() > 0.998
+    assert (first - exact).square().mean() < (every - exact).square().mean()
+    mask[3] = 0
+    again = bert.first(ids, mask, kinds)
+    assert not again[3].any()
+    others = [0, 1, 2, 4, 5, 6, 7, 8]
+    torch.testing.assert_close(again[others], first[others], rtol=0, atol=1e-5)
+    assert not bert.first(ids, torch.zeros_like(mask)).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from rivals.data import Collection, Dataset, Judgements
 from rivals.errors import RivalsError
 from rivals.retrieve import _topk
-from rivals.retrieve.dense import Dense
+from rivals.retrieve.dense import Dense, StoredVectors
 
 
 def queries(*texts: str) -> Collection:
@@ -110,3 +111,49 @@ def test_vectors_of_another_width_are_named(letters: Any) -> None:
         dense(queries("a"), 1)
     with pytest.raises(RivalsError, match="8 dimensions, the document vectors have 1"):
         dense.score(queries("a"), np.array([0]), np.array([0]))
+
+
+def test_stored_vectors_search_like_the_encoder_that_made_them(letters: Any) -> None:
+    documents = Collection(["x", "y", "z"], ["aab", "bcc", "abc"])
+    asking = Collection(["q", "r", "s"], ["ab", "c", "ab"], name="query")
+    vectors = Dense(letters, documents).vectors
+    asked = letters.encode(asking.full_texts, role="query", progress=False)
+    stored = Dense(StoredVectors(asking, asked), documents, vectors=vectors)
+    expected = Dense(letters, documents)(asking, 2)
+    for block in (asking, asking.take([2, 0])):
+        found = stored(block, 2)
+        rows = asking.rows(block.ids)
+        assert found.document.tolist() == expected.take(rows).document.tolist()
+        assert found.score.tolist() == expected.take(rows).score.tolist()
+    with pytest.raises(RivalsError, match=r"no vector is stored for the query 'new'; 3 texts have one"):
+        stored(Collection(["t"], ["new"], name="query"), 1)
+    with pytest.raises(RivalsError, match=r"vectors have shape \(2, 8\) for 3 query rows"):
+        StoredVectors(asking, asked[:2])
+    asked[2] += 1
+    with pytest.raises(RivalsError, match="query rows 'q' and 's' have one text and two different vectors"):
+        StoredVectors(asking, asked)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_memory_map_gives_what_the_array_gives_whether_kept_or_read_again(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(4)
+    vectors = generator.normal(size=(900, 16)).astype(np.float32)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(dtype)
+    mapped = np.memmap(tmp_path / "vectors", dtype=dtype, mode="w+", shape=vectors.shape)
+    mapped[:] = vectors
+    mapped.flush()
+    documents = Collection([f"d{i:03}" for i in range(900)])
+    asking = Collection([f"q{i}" for i in range(300)], [f"question {i}" for i in range(300)], name="query")
+    asked = generator.normal(size=(300, 16)).astype(np.float32)
+    monkeypatch.setattr(_topk, "_BLOCK", 250)
+    expected = Dense(StoredVectors(asking, asked), documents, vectors=vectors)(asking, 20)
+    read_only = np.memmap(tmp_path / "vectors", dtype=dtype, mode="r", shape=vectors.shape)
+    for keep in (0, 1 << 30):
+        monkeypatch.setattr(_topk.PreparedDocuments.__init__, "__kwdefaults__", {"precision": "auto", "keep": keep})
+        dense = Dense(StoredVectors(asking, asked), documents, vectors=read_only)
+        assert dense._prepared._keeps is (keep > 0)
+        found = dense(asking, 20)
+        assert found.document.tolist() == expected.document.tolist()
+        assert found.score.tolist() == expected.score.tolist()

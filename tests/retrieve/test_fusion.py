@@ -54,6 +54,27 @@ def test_reciprocal_rank_by_hand(one: Run, two: Run) -> None:
     assert listed(fuse_reciprocal_rank([one, two], k0=0, k=1), 0) == pytest.approx({"b": 1.5})
 
 
+def test_the_lists_of_card_81() -> None:
+    """Lists [a, b, c] and [b, d]: b = 1/62 + 1/61, a = 1/61, d = 1/62, c = 1/63."""
+    queries, documents = Collection(["q"], name="query"), Collection(list("abcd"))
+    first = Run.build(queries, documents, [0, 3], [0, 1, 2], [3, 2, 1], scorer="bm25")
+    second = Run.build(queries, documents, [0, 2], [1, 3], [0.9, 0.8], scorer="dense")
+    fused = fuse_reciprocal_rank([first, second])
+    assert documents.ids[fused.document].tolist() == ["b", "a", "d", "c"]
+    np.testing.assert_allclose(fused.score, [0.032522, 0.016393, 0.016129, 0.015873], atol=5e-7)
+
+
+def test_reciprocal_ranks_can_be_weighed(one: Run, two: Run) -> None:
+    expected = {"b": 1 / 62 + 3 / 61, "a": 1 / 61 + 3 / 62, "c": 1 / 63}
+    for weights in ([1, 3], {"two": 3, "one": 1}):
+        fused = fuse_reciprocal_rank([one, two], weights=weights)
+        assert listed(fused, 0) == pytest.approx(expected, rel=1e-6)
+    alike = fuse_reciprocal_rank([one, two], weights=[2, 2])
+    assert alike.document.tolist() == fuse_reciprocal_rank([one, two]).document.tolist()
+    with pytest.raises(RivalsError, match="weights are for three"):
+        fuse_reciprocal_rank([one, two], weights={"three": 1})
+
+
 def test_weighted_by_hand(one: Run, two: Run) -> None:
     assert listed(fuse_weighted([one, two], [1, 3]), 0) == pytest.approx({"b": 3.5, "a": 1.0, "c": 0.0})
     assert listed(fuse_weighted([one, two], {"two": 3, "one": 1}), 1) == pytest.approx({"c": 3.0})
@@ -132,10 +153,12 @@ def test_retrievers_equal_the_functions(retrievers: list[Any]) -> None:
     by_rank = ReciprocalRankFusion(retrievers)
     assert by_rank(asked, 5).score.tolist() == fuse_reciprocal_rank(runs).score.tolist()
     weighted = WeightedFusion(retrievers, [0.3, 0.7])
+    heavy = ReciprocalRankFusion(retrievers, weights={"bm25": 2, "dense": 0.5})
+    assert heavy(asked, 5).score.tolist() == fuse_reciprocal_rank(runs, weights=[2, 0.5]).score.tolist()
     fused = weighted(asked, 5)
     np.testing.assert_allclose(fused.score, fuse_weighted(runs, [0.3, 0.7]).score, rtol=1e-6)
     assert not np.isnan(fused.features["bm25"]).any()
-    for fusion in (by_rank, weighted):
+    for fusion in (by_rank, heavy, weighted):
         found = fusion(asked, 5)
         np.testing.assert_allclose(fusion.score(asked, found.query, found.document), found.score, rtol=1e-6)
         assert len(fusion(asked, 1)) == 2

@@ -94,8 +94,9 @@ def test_products_and_threads_and_blocks_agree_exactly(monkeypatch: pytest.Monke
     queries, documents = unit(generator, 70, 32), unit(generator, 3000, 32)
     order = generator.permutation(3000)
     scores, rows = exact_top_k(queries, documents, 40, order=order, precision="float32", threads=1)
-    for block in (32_768, 700):
-        monkeypatch.setattr(_topk, "_BLOCK", block)
+    for block, stretch, tile in ((32_768, 32_768, 256), (700, 32_768, 16), (700, 150, 16), (2000, 333, 64)):
+        for name, value in (("_BLOCK", block), ("_STRETCH", stretch), ("_TILE", tile)):
+            monkeypatch.setattr(_topk, name, value)
         for product in PRODUCTS:
             for threads in (1, 3):
                 other = exact_top_k(queries, documents, 40, order=order, precision=product, threads=threads)

@@ -327,3 +327,55 @@ def test_resumes_only_with_its_own_options(tmp_path: Path, load: Callable[[], En
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(RivalsError, match=next(iter(options))):
         RetrieverConfig(**options)
+
+
+def taught(run: Run, data: Dataset, positive: float = 2.0) -> Run:
+    """The run with positives that the teacher scored."""
+    known = data.judgements.positives
+    return run.replace(
+        positive_offsets=known.offsets,
+        positive=known.document,
+        positive_score=np.full(len(known), positive, np.float32),
+        positive_relevance=known.relevance,
+    )
+
+
+def test_a_teacher_adds_its_divergence_over_each_query_s_own_list(load: Callable[[], Encoder]) -> None:
+    data, run = toy()
+    run, options = taught(run, data), {"negatives": 2, "group_size": 1, "late_interaction": 0.0, "loop": LOOP}
+    made = [
+        RetrieverObjective(
+            load(),
+            data,
+            RetrieverConfig(teacher_weight=w, teacher_temperature=0.5, **options),
+            negatives=Negatives(run, Top(2)),
+        )
+        for w in (0.0, 3.0)
+    ]
+    batch = made[1].batches(0)[0]
+    without, given = (float(o.loss(o.batches(0)[0], torch.Generator()).detach()) for o in made)
+    encoder, expected = load(), 0.0
+    for i, query in enumerate(batch.query):
+        rows = [batch.positive[i], *batch.negative[i]]
+        vectors = torch.from_numpy(
+            encoder.encode(
+                [data.documents.full_texts[r] for r in rows], role="document", normalize=True, progress=False
+            )
+        )
+        asked = torch.from_numpy(
+            encoder.encode([data.queries.full_texts[query]], role="query", normalize=True, progress=False)
+        )
+        student = ((vectors @ asked[0]) / 0.05).log_softmax(0)
+        scores = [2.0] + [float(run.score[(run.query == query) & (run.document == r)][0]) for r in rows[1:]]
+        teacher = (torch.tensor(scores) / 0.5).log_softmax(0)
+        expected += float((teacher.exp() * (teacher - student)).sum()) / len(batch.query)
+    assert given - without == pytest.approx(3.0 * expected, rel=1e-4)
+
+
+def test_a_teacher_that_did_not_score_a_positive_is_told(load: Callable[[], Encoder]) -> None:
+    data, run = toy()
+    config = RetrieverConfig(teacher_weight=1.0, negatives=1, group_size=1, loop=LOOP)
+    with pytest.raises(RivalsError, match="the teacher has not scored its positive"):
+        RetrieverObjective(load(), data, config, negatives=Negatives(run, Top(1))).batches(0)
+    with pytest.raises(RivalsError, match="group_size to 1"):
+        RetrieverConfig(teacher_weight=1.0)

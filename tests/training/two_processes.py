@@ -17,7 +17,8 @@ from rivals.training.distributed import World, gather, join_world, sum_gradients
 from rivals.training.executor import CachedGradients, Executor, Plain
 from rivals.training.loop import LoopConfig, fit
 from rivals.training.negatives import Negatives
-from rivals.training.retriever import RetrieverConfig, RetrieverObjective
+from rivals.training.retriever import RetrieverObjective
+from rivals.training.retriever_config import RetrieverConfig
 from tests.models.tiny import WORDS
 
 

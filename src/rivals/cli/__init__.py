@@ -1,4 +1,4 @@
-"""The command line: `rivals quickstart | train | mine | evaluate | search | serve | losses | measures`.
+"""The command line: `rivals quickstart | train | mine | review | evaluate | search | serve | losses | measures`.
 
 Importing this module loads no torch; each command imports what it needs when it runs.
 """
@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 import rivals
+from rivals.cli.mining import mine, review
 from rivals.errors import RivalsError
 
 app = App(
@@ -150,83 +151,8 @@ def train(
     )
 
 
-@app.command
-def mine(
-    *,
-    output: str,
-    documents: str = "",
-    pairs: str = "",
-    folder: str = "",
-    model: str = "all-MiniLM-L6-v2",
-    split: str = "",
-    negatives: int = 4,
-    candidates: int = 100,
-    relative: float = 0.05,
-    sampler: Literal["top", "uniform", "softmax"] = "top",
-    window: int = 10,
-    form: Literal["triples", "tuples", "lists", "run"] = "triples",
-    seed: int = 0,
-    device: str = "auto",
-    quiet: bool = False,
-) -> None:
-    """Mine hard negatives, mark the false ones and say what was marked and why.
-
-    Example: rivals mine --documents docs.jsonl --pairs pairs.jsonl --output negatives.jsonl
-
-    Without data files it mines the embedded sample.
-
-    Parameters
-    ----------
-    output
-        The file to write; the audit goes beside it as OUTPUT.audit.json.
-    documents
-        The documents.
-    pairs
-        Questions with their relevant documents.
-    folder
-        A BEIR folder, instead of single files.
-    model
-        The encoder that scores candidates and positives.
-    split
-        Mine for the queries of one split only.
-    negatives
-        Negatives per query.
-    candidates
-        How deep each source (BM25 and the encoder) looks.
-    relative
-        A candidate scoring above (1 - relative) times its positive is a suspected false negative.
-    sampler
-        How the negatives are drawn from the survivors.
-    window
-        The hardest survivors that uniform and softmax draw from.
-    form
-        triples (query, positive, negatives), tuples (anchor, positive, negative_1...), lists (labelled), or run (Parquet).
-    seed
-        Seed of the draw.
-    device
-        auto, cpu, cuda or cuda:N.
-    quiet
-        No progress.
-    """
-    from rivals.cli.mine import run_mine
-
-    run_mine(
-        output=output,
-        documents=documents,
-        pairs=pairs,
-        folder=folder,
-        model=model,
-        split=split,
-        negatives=negatives,
-        candidates=candidates,
-        relative=relative,
-        sampler=sampler,
-        window=window,
-        form=form,
-        seed=seed,
-        device=device,
-        quiet=quiet,
-    )
+app.command(mine)
+app.command(review)
 
 
 @app.command

@@ -18,7 +18,9 @@ from rivals.data.formats import (
     save_run,
     save_topics,
 )
+from rivals.data.formats.triples import load_triples
 from rivals.data.leakage import LeakageReport, leakage_report
+from rivals.data.triples import Triples
 
 __all__ = [
     "SAMPLE_ATTRIBUTION",
@@ -30,12 +32,14 @@ __all__ = [
     "Retriever",
     "Run",
     "Transform",
+    "Triples",
     "leakage_report",
     "load_beir",
     "load_dataset",
     "load_run",
     "load_sample",
     "load_topics",
+    "load_triples",
     "save_beir",
     "save_dataset",
     "save_qrels",

@@ -22,11 +22,14 @@ from rivals.errors import RivalsError
 class Retriever(ABC):
     """Makes a run: up to `k` candidates for every query.
 
-    A subclass says its `name`, `score_kind` and `documents` and implements `retrieve` and `score`.
+    A subclass says its `name`, `score_kind` and `documents` and implements `retrieve` and `score`. One that only
+    proposes, as a random source does, sets `scores_pairs` to False and gives NaN for scores it does not know; a union
+    is then scored by another member.
     """
 
     name: str = "retriever"
     score_kind: ScoreKind = "other"
+    scores_pairs: bool = True
     documents: Collection
 
     @abstractmethod
@@ -113,6 +116,7 @@ class Pipeline(Retriever):
         self.steps = tuple(steps)
         self.name = source.name
         self.score_kind = source.score_kind
+        self.scores_pairs = source.scores_pairs
         self.documents = source.documents
 
     def retrieve(self, queries: Collection, k: int) -> Run:
@@ -139,10 +143,13 @@ class Pipeline(Retriever):
 
 
 class Union(Retriever):
-    """The candidates of several retrievers, all scored by the last of them.
+    """The candidates of several retrievers, all scored by one of them: the last that scores pairs.
 
     One scorer for every candidate and for the positives is what margin filters need; each member's own score is kept as a
     feature under its name (NaN where the member did not propose the candidate) and `source` says who proposed it first.
+
+    Raises:
+        RivalsError: two members of one name, or over different documents; on retrieving, no member that scores pairs.
     """
 
     def __init__(self, members: Sequence[Retriever]) -> None:
@@ -151,13 +158,29 @@ class Union(Retriever):
         for member in members[1:]:
             check_same_documents(members[0].documents, member.documents)
         self.members = tuple(members)
-        self.scorer = members[-1]
+        self.scorer = next((member for member in reversed(members) if member.scores_pairs), members[-1])
         self.name = "|".join(member.name for member in members)
         self.score_kind = self.scorer.score_kind
+        self.scores_pairs = self.scorer.scores_pairs
         self.documents = members[0].documents
 
     def retrieve(self, queries: Collection, k: int) -> Run:
+        self._check_scorer()
         return unite([member.retrieve(queries, k) for member in self.members], self.scorer)
+
+    def __call__(self, queries: Collection | Dataset, k: int = 100) -> Run:
+        if not isinstance(queries, Dataset):
+            return super().__call__(queries, k)
+        self._check_scorer()
+        check_same_documents(queries.documents, self.documents)
+        return self.with_positives(unite([member(queries, k) for member in self.members], self.scorer), queries)
+
+    def _check_scorer(self) -> None:
+        if not self.scores_pairs:
+            raise RivalsError(
+                f"none of the united {', '.join(member.name for member in self.members)} scores candidates; unite them "
+                "with a retriever that does, such as BM25 or Dense"
+            )
 
     def score(
         self, queries: Collection, query_row: NDArray[np.int64], document_row: NDArray[np.int64]

@@ -7,6 +7,7 @@ Source: Zafrir et al. 2019 (Q8BERT: which layers are quantised); Dettmers et al.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BATCH_TOKENS = 1024  # padded tokens of a batch: one thread works on one batch
+_STEP = 8  # attention is a third slower for lengths that are no multiple of it
 # Least-squares fit of (Phi(x) - 1/2) / x in x^2 on |x| <= 4; gelu errs by less than 2e-4, a hundredth of a code
 _GELU = np.array(
     [
@@ -86,7 +88,11 @@ class _Linear:
         self.bias = torch.cat([layer.bias.detach().float() for layer in layers]).numpy()
 
     def __call__(self, codes: torch.Tensor) -> np.ndarray:
-        out: np.ndarray = torch._int_mm(codes, self.codes.T).numpy()
+        return self.product(codes, 0)
+
+    def product(self, codes: torch.Tensor, start: int, stop: int | None = None) -> np.ndarray:
+        """Sums int32[n, stop - start] of the output channels from `start` to `stop`."""
+        out: np.ndarray = torch._int_mm(codes, self.codes[start:stop].T).numpy()
         return out
 
 
@@ -105,6 +111,30 @@ class _Layer:
         self.widen = _Linear(layer.intermediate.dense)
         self.narrow = _Linear(layer.output.dense)
         self.norm = _Norm(layer.output.LayerNorm)
+
+    def finish(
+        self, mixed: np.ndarray, place: np.ndarray, codes: torch.Tensor, scale: np.ndarray, state: np.ndarray
+    ) -> None:
+        """What follows attention: writes the layer's output to state[n, H] and its codes and scales for the next.
+
+        The attention's output for row i is mixed[place[i]].
+        """
+        from rivals.models import _int8_kernels as kernels
+
+        small, other = codes.numpy(), np.empty_like(scale)
+        wide = torch.empty(len(codes), len(self.widen.scale), dtype=torch.int8)
+        kernels.gather_quantise(mixed, place, small, scale)
+        part, norm = self.mix, self.mix_norm
+        kernels.add_norm_quantise(
+            part(codes), scale, part.scale, part.bias, state, norm.gain, norm.shift, norm.epsilon, small, other
+        )
+        part = self.widen
+        kernels.gelu_quantise(part(codes), other, part.scale, part.bias, _GELU, wide.numpy(), scale)
+        part, norm = self.narrow, self.norm
+        kernels.add_norm_quantise(
+            part(wide), scale, part.scale, part.bias, state, norm.gain, norm.shift, norm.epsilon, small, other
+        )
+        scale[:] = other
 
 
 class Int8Bert(nn.Module):
@@ -125,51 +155,88 @@ class Int8Bert(nn.Module):
         self.places = embeddings.position_embeddings.weight.detach().float().clone()
         self.norm = _Norm(embeddings.LayerNorm)
         self.layers = [_Layer(layer) for layer in bert.encoder.layer]
+        self.last = copy.deepcopy(bert.encoder.layer[-1]).float().eval() if self.layers else None
 
     @torch.inference_mode()
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> SimpleNamespace:
+        batch = _Batch(attention_mask)
+        out = torch.zeros(batch.count * batch.length, self.words.shape[1])
+        if len(batch.rows):
+            out[batch.rows] = self._run(batch, input_ids, token_type_ids, self.layers)[0]
+        return SimpleNamespace(last_hidden_state=out.view(batch.count, batch.length, -1))
+
+    @torch.inference_mode()
+    def first(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the first token's vector of every text, float32[B, H]; zero for a text without tokens.
+
+        For heads that read nothing else. Of the last layer only what these vectors need is computed: everybody's keys and
+        values in int8 as ever, the rest for the first tokens alone, and that in float32.
+        """
+        batch = _Batch(attention_mask)
+        width = self.words.shape[1]
+        out = torch.zeros(batch.count, width)
+        owner = batch.text[batch.first]
+        if self.last is None or not len(batch.rows):
+            out[owner] = self.forward(input_ids, attention_mask, token_type_ids).last_hidden_state[owner, 0]
+            return out
         from rivals.models import _int8_kernels as kernels
 
-        count, longest = input_ids.shape
-        mask = attention_mask.bool()
-        rows = mask.view(-1).nonzero().view(-1)
-        size, width = len(rows), self.words.shape[1]
-        out = torch.zeros(count * longest, width)
-        if size == 0:
-            return SimpleNamespace(last_hidden_state=out.view(count, longest, width))
-        hidden = self.words[input_ids.view(-1)[rows]] + self.places[rows % longest]
-        hidden += self.kinds[0] if token_type_ids is None else self.kinds[token_type_ids.view(-1)[rows]]
-        ragged = size < count * longest
-        bias = torch.zeros(count, 1, 1, longest).masked_fill_(~mask[:, None, None], -1e9) if ragged else None
-        place, state = rows.numpy(), hidden.numpy()
-        codes = torch.empty(size, width, dtype=torch.int8)
-        wide = torch.empty(size, len(self.layers[0].widen.scale) if self.layers else 0, dtype=torch.int8)
-        scale, other = np.empty(size, np.float32), np.empty(size, np.float32)
-        joint = torch.zeros(count * longest, 3 * width)
-        small, large = codes.numpy(), wide.numpy()
-        kernels.norm_quantise(state, self.norm.gain, self.norm.shift, self.norm.epsilon, small, scale)
-        for layer in self.layers:
+        hidden, codes, scale = self._run(batch, input_ids, token_type_ids, self.layers[:-1])
+        asking, part, attention = hidden[batch.first], self.layers[-1].inputs, self.last.attention
+        both = torch.zeros(batch.count * batch.longest, 2 * width)
+        sums = part.product(codes, width)
+        kernels.dequantise(sums, scale, part.scale[width:], part.bias[width:], batch.place, both.numpy())
+        query = torch.zeros(batch.count, width)
+        query[owner] = attention.self.query(asking)
+        key, value = both.view(batch.count, batch.longest, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(
+            query.view(batch.count, 1, self.heads, -1).transpose(1, 2), key, value, attn_mask=batch.bias
+        )
+        between = attention.output(mixed.reshape(batch.count, width)[owner], asking)
+        out[owner] = self.last.output(self.last.intermediate(between), between)
+        return out
+
+    def _run(
+        self, batch: _Batch, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None, layers: Sequence[_Layer]
+    ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+        """Return the vectors of all tokens after some layers, float32[n, H], and their codes and scales."""
+        from rivals.models import _int8_kernels as kernels
+
+        size, width = len(batch.rows), self.words.shape[1]
+        hidden = self.words[input_ids.view(-1)[batch.rows]] + self.places[batch.position]
+        hidden += self.kinds[0] if token_type_ids is None else self.kinds[token_type_ids.view(-1)[batch.rows]]
+        state = hidden.numpy()
+        codes, scale = torch.empty(size, width, dtype=torch.int8), np.empty(size, np.float32)
+        joint = torch.zeros(batch.count * batch.longest, 3 * width)
+        kernels.norm_quantise(state, self.norm.gain, self.norm.shift, self.norm.epsilon, codes.numpy(), scale)
+        for layer in layers:
             part = layer.inputs
-            kernels.dequantise(part(codes), scale, part.scale, part.bias, place, joint.numpy())
-            query, key, value = joint.view(count, longest, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-            flat = mixed.transpose(1, 2).reshape(count * longest, width)
-            kernels.gather_quantise(flat.numpy(), place, small, scale)
-            part, norm = layer.mix, layer.mix_norm
-            kernels.add_norm_quantise(
-                part(codes), scale, part.scale, part.bias, state, norm.gain, norm.shift, norm.epsilon, small, other
-            )
-            part = layer.widen
-            kernels.gelu_quantise(part(codes), other, part.scale, part.bias, _GELU, large, scale)
-            part, norm = layer.narrow, layer.norm
-            kernels.add_norm_quantise(
-                part(wide), scale, part.scale, part.bias, state, norm.gain, norm.shift, norm.epsilon, small, other
-            )
-            scale, other = other, scale
-        out[rows] = hidden
-        return SimpleNamespace(last_hidden_state=out.view(count, longest, width))
+            kernels.dequantise(part(codes), scale, part.scale, part.bias, batch.place, joint.numpy())
+            query, key, value = joint.view(batch.count, batch.longest, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=batch.bias)
+            layer.finish(mixed.transpose(1, 2).reshape(-1, width).numpy(), batch.place, codes, scale, state)
+        return hidden, codes, scale
+
+
+class _Batch:
+    """Where the tokens of a padded batch stand: without padding in the linear layers, padded and masked in attention."""
+
+    def __init__(self, attention_mask: torch.Tensor) -> None:
+        mask = attention_mask.bool()
+        self.count, self.length = mask.shape
+        self.rows = mask.view(-1).nonzero().view(-1)
+        self.text, self.position = self.rows // max(self.length, 1), self.rows % max(self.length, 1)
+        self.first = (self.position == 0).nonzero().view(-1)
+        self.longest = self.length + -self.length % _STEP
+        self.place = (self.text * self.longest + self.position).numpy()
+        self.bias: torch.Tensor | None = None
+        if len(self.rows) < self.count * self.longest:
+            self.bias = torch.full((self.count, 1, 1, self.longest), -1e9)
+            self.bias[:, 0, 0, : self.length].masked_fill_(mask, 0.0)
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

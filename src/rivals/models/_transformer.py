@@ -167,6 +167,15 @@ def longest_input(folder: Path, config: Any, tokenizer: Any, stated: int | None)
     return longest
 
 
+def save_transformer(folder: Path, model: Any, tokenizer: Any, *, also: dict[str, Any], max_length: int) -> None:
+    """Write a transformers model and its tokenizer; `also` holds weights that the model in memory lacks."""
+    with quiet_transformers():
+        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        model.save_pretrained(str(folder), state_dict=state | also)
+        tokenizer.model_max_length = max_length
+        tokenizer.save_pretrained(str(folder))
+
+
 def make_readable(folder: Path) -> None:
     """Give the files of a folder the usual mode: safetensors writes its own for the owner alone."""
     for path in folder.rglob("*"):

@@ -228,6 +228,20 @@ class FastTokenizer:
         ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
         return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), 0, truncated)
 
+    def spans(self, texts: Sequence[str], *, max_length: int | None, prompt: str = "") -> np.ndarray:
+        """Return where every token of `self(texts, ...)` lies in its text, (first, past last) characters, int64[total, 2].
+
+        Special tokens and those of the prompt lie at (-1, -1).
+        """
+        backend, shift = self._cutting_at(max_length), len(prompt)
+        encodings = backend.encode_batch([prompt + text for text in texts])
+        found = [
+            (-1, -1) if special or start < shift else (start - shift, end - shift)
+            for encoding in encodings
+            for (start, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+        ]
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
+
     def prompt_length(self, prompt: str, max_length: int | None) -> int:
         """Number of leading tokens a prompt takes, special tokens in front included, a trailing special token not."""
         ids = self([prompt], max_length=max_length).ids

@@ -96,11 +96,10 @@ class Encoder(nn.Module):
         from safetensors.torch import save_file
 
         target = Path(folder)
-        with atomic_folder(target) as out, _transformer.quiet_transformers():
-            state = {name: value.detach().cpu().contiguous() for name, value in self.backbone.state_dict().items()}
-            self.backbone.save_pretrained(str(out), state_dict=state | self._unused)
-            self.tokenizer.model_max_length = self.max_length
-            self.tokenizer.save_pretrained(str(out))
+        with atomic_folder(target) as out:
+            _transformer.save_transformer(
+                out, self.backbone, self.tokenizer, also=self._unused, max_length=self.max_length
+            )
             _folder.write_layout(out, replace(self.layout, transformer=""), hidden=self.hidden)
             for index, (spec, layer) in enumerate(zip(self.layout.head, self.head, strict=True)):
                 if isinstance(spec, DenseSpec):

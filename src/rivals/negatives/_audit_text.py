@@ -18,9 +18,27 @@ def _count_rows(audit: MiningAudit) -> Iterator[tuple[str, str, str]]:
 
     yield "queries", f"{audit.queries:,}", ""
     yield "candidates proposed", f"{audit.proposed:,}", f"{audit.proposed / max(audit.queries, 1):.1f} a query"
+    for name, count in audit.proposed_by.items():
+        drawn = audit.drawn_by.get(name, 0)
+        yield (
+            f"  first by {name}",
+            f"{count:,}",
+            f"{share(count, audit.proposed)}; {share(drawn, audit.drawn)} of the drawn",
+        )
     for name, (marked, alone) in sorted(audit.reasons.items(), key=lambda item: -item[1].marked):
         yield f"  marked: {name}", f"{marked:,}", f"{share(marked, audit.proposed)} ({alone:,} by this rule alone)"
+    if audit.relabelled:
+        by = ", ".join(f"{name} {count:,}" for name, count in audit.relabelled_by.items())
+        yield (
+            "relabelled as positives",
+            f"{audit.relabelled:,}",
+            f"{share(audit.relabelled, audit.proposed)}; {by}".rstrip("; "),
+        )
     yield "kept as negatives", f"{audit.kept:,}", share(audit.kept, audit.proposed)
+    if audit.weighted:
+        yield "  with a weight of their own", f"{audit.weighted:,}", share(audit.weighted, audit.kept)
+    if audit.with_target:
+        yield "with a soft target", f"{audit.with_target:,}", share(audit.with_target, audit.proposed)
     yield "drawn", f"{audit.drawn:,}", f"of {audit.wanted:,} wanted, {audit.unfilled:,} unfilled"
     yield "queries with none left", f"{audit.without_survivor:,}", share(audit.without_survivor, audit.queries)
     if audit.without_positive:
@@ -28,6 +46,16 @@ def _count_rows(audit: MiningAudit) -> Iterator[tuple[str, str, str]]:
     if audit.positive_below_median is not None:
         yield "positive below the median candidate", f"{audit.positive_below_median:.1%}", "of queries; doubtful labels"
     yield "suspected false negatives", f"{audit.suspects:,}", "marked and scoring at or above the positive"
+    if audit.fn_probability is not None:
+        yield (
+            "expected false negatives",
+            f"{audit.fn_probability:.1%}",
+            "of the drawn, by the filters' own probabilities",
+        )
+    for rate in audit.false_negatives:
+        what = "marked and relevant" if rate.of == "marked" else f"false negatives, {rate.of}"
+        note = f"[{rate.low:.1%}, {rate.high:.1%}] at {rate.level:.0%}; {rate.relevant:,} of {rate.judged:,} judged by {rate.judge}"
+        yield what, f"{rate.estimate:.1%}", note + (f", {rate.unjudged:,} without verdict" if rate.unjudged else "")
 
 
 def _score_rows(audit: MiningAudit) -> Iterator[tuple[str, ...]]:
@@ -43,6 +71,18 @@ def _short(text: str | None) -> str:
         return "(no text)"
     flat = " ".join(text.split())
     return flat if len(flat) <= _WIDTH else flat[: _WIDTH - 1] + "…"
+
+
+def _band_lines(audit: MiningAudit) -> Iterator[str]:
+    """The judged rates by rank, a line an estimate."""
+    for rate in audit.false_negatives:
+        parts = [
+            f"{b.first}{f'-{b.last}' if b.last > b.first else ''}: {b.rate:.1%} of {b.judged:,}"
+            for b in rate.bands
+            if b.rate is not None
+        ]
+        if len(parts) > 1:
+            yield f"Relevant among the {rate.of}, by rank: {'; '.join(parts)}"
 
 
 def _example_lines(audit: MiningAudit) -> Iterator[str]:
@@ -72,8 +112,8 @@ def plain(audit: MiningAudit) -> str:
     if scores:
         out += ["", "".join(f"{cell:<12}" if i == 0 else f"{cell:>12}" for i, cell in enumerate(_SCORE_HEAD))]
         out += ["".join(f"{cell:<12}" if i == 0 else f"{cell:>12}" for i, cell in enumerate(row)) for row in scores]
-    examples = list(_example_lines(audit))
-    out += ["", *examples] if examples else []
+    for lines in (list(_band_lines(audit)), list(_example_lines(audit))):
+        out += ["", *lines] if lines else []
     out += [f"note: {note}" for note in audit.notes]
     return "\n".join(out)
 
@@ -98,8 +138,8 @@ def rich(audit: MiningAudit) -> Any:
         for line in _score_rows(audit):
             scores.add_row(*line)
         parts += [Text(""), scores]
-    examples = list(_example_lines(audit))
-    if examples:
-        parts += [Text(""), Text("\n".join(examples))]
+    for lines in (list(_band_lines(audit)), list(_example_lines(audit))):
+        if lines:
+            parts += [Text(""), Text("\n".join(lines))]
     parts += [Text(f"note: {note}", style="yellow") for note in audit.notes]
     return Group(*parts)

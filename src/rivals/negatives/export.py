@@ -18,6 +18,7 @@ from rivals.errors import RivalsError
 from rivals.files import atomic_file
 from rivals.negatives.samplers import Draw
 
+DRAWN = "drawn"  # the feature that says what was drawn
 _CHUNK = 10_000  # rows that a Parquet writer gathers
 
 
@@ -32,6 +33,40 @@ class Exported:
     def __str__(self) -> str:
         left_out = f"; left out {self.dropped:,} for want of negatives or a positive" if self.dropped else ""
         return f"wrote {self.rows:,} rows to {self.path}{left_out}"
+
+
+# -------------------------------------------------------------------------------------------- the draw, in the run
+
+
+def mark_drawn(run: Run, draw: Draw) -> Run:
+    """Return the run with the feature `drawn`: the place, from 0, at which a candidate was drawn, NaN for the others.
+
+    So a saved run says which of its candidates became negatives; `drawn_of` reads it back.
+
+    >>> from rivals.data import Collection
+    >>> run = Run.build(Collection(["q"]), Collection(["a", "b"]), [0, 2], [0, 1], [.9, .8])
+    >>> drawn_of(mark_drawn(run, Draw.of_rows(run, np.array([[1, -1]])))).row.tolist()
+    [[1]]
+    """
+    place = np.full(len(run), np.nan, np.float32)
+    place[draw.row[draw.mask]] = np.nonzero(draw.mask)[1]
+    return run.replace(features={**run.features, DRAWN: place})
+
+
+def drawn_of(run: Run) -> Draw:
+    """Return the draw that a run remembers, without its log-probabilities; k is the largest number drawn of a query.
+
+    Raises:
+        RivalsError: the run has no feature `drawn`.
+    """
+    if DRAWN not in run.features:
+        raise RivalsError("this run does not say what was drawn from it; save it with mark_drawn, as rivals mine does")
+    place = run.features[DRAWN]
+    rows = np.flatnonzero(~np.isnan(place))
+    at = place[rows].astype(np.int64)
+    chosen = np.full((len(run.queries), int(at.max(initial=0)) + 1), -1, np.int64)
+    chosen[run.query[rows], at] = rows
+    return Draw.of_rows(run, chosen)
 
 
 # -------------------------------------------------------------------------------------------- training formats

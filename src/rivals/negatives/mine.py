@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from rivals.data.pipeline import Retriever, Transform, check_same_documents
 from rivals.data.run import Run, concatenate
 from rivals.errors import RivalsError
 from rivals.negatives.audit import AuditBuilder, MiningAudit
+from rivals.negatives.export import mark_drawn
 from rivals.negatives.filters import Duplicates, KnownPositives, PositiveAware
 from rivals.negatives.samplers import Draw, Sampler, Top, check_drawn
 from rivals.progress import progress
@@ -73,7 +74,8 @@ def mine_hard_negatives(
         top_k: candidates per query; known positives among them are marked, so allow for them.
         seed: of the draw, with the sampler's own.
         hold: keep "all" candidates in the returned run, or the "drawn" ones only.
-        output: write the marked run, all candidates, to this Parquet file as well (`rivals.data.load_run` reads it).
+        output: write the marked run, all candidates, to this Parquet file as well (`rivals.data.load_run` reads it); its
+            feature `drawn` says which were drawn.
         block: queries at a time; by default as many as have a million candidates.
         allow_none: return an empty draw, with a note in the audit, where no query at all has a candidate left.
         examples: suspected false negatives kept in the audit.
@@ -102,44 +104,99 @@ def mine_hard_negatives(
     """
     steps = (filters,) if isinstance(filters, Transform) else tuple(filters)
     size = _check(source, dataset, steps, sampler, top_k, seed, hold, block)
+    marked = marked_blocks(source, dataset, steps, top_k=top_k, seed=seed, block=size, show=show)
+    return collect(marked, sampler, seed=seed, hold=hold, output=output, allow_none=allow_none, examples=examples)
+
+
+class Marked(NamedTuple):
+    """A block of queries after the filters: its run, the names of the source and filters, and notes for the audit."""
+
+    run: Run
+    steps: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def marked_blocks(
+    source: Retriever,
+    dataset: Dataset,
+    filters: Sequence[Transform],
+    *,
+    top_k: int,
+    seed: int,
+    block: int,
+    show: bool = True,
+) -> Iterator[Marked]:
+    """Search and filter block after block of queries: the first half of `mine_hard_negatives`, whose arguments these are.
+
+    Raises:
+        RivalsError: a filter that removed candidates, and what source and filters raise.
+    """
     notes: tuple[str, ...] = ()
     marking: list[Transform] = [KnownPositives()]
     if dataset.documents.has_texts:
         marking.append(Duplicates())
     else:
         notes = ("the documents have no texts here, so duplicate texts were not looked for",)
-    chain = (*marking, *steps)
-    names = (getattr(source, "name", type(source).__name__), *map(repr, (*chain, sampler)))
-    audit = AuditBuilder(steps=names, examples=examples, notes=notes)
-    generator: np.random.Generator | None = None
-    runs: list[Run] = []
-    draws: list[Draw] = []
+    chain = (*marking, *filters)
+    names = (getattr(source, "name", type(source).__name__), *map(repr, chain))
     total = len(dataset.queries)
-    with ExitStack() as stack:
-        writer = stack.enter_context(RunWriter(output)) if output is not None else None
-        advance = stack.enter_context(progress("Mining negatives", total, show=show and total > size))
-        for start in range(0, total, size):
-            part = dataset if size >= total else dataset.take(np.arange(start, min(start + size, total)))
+    with progress("Mining negatives", total, show=show and total > block) as advance:
+        for start in range(0, total, block):
+            part = dataset if block >= total else dataset.take(np.arange(start, min(start + block, total)))
             run = replace(source(part, top_k), seed=seed)
             for step in chain:
                 run = _applied(step, run)
-            if generator is None:
+            yield Marked(run, names, notes)
+            advance(len(part.queries))
+
+
+def collect(
+    blocks: Iterable[Marked],
+    sampler: Sampler,
+    *,
+    seed: int = 0,
+    hold: Literal["all", "drawn"] = "all",
+    output: str | Path | None = None,
+    allow_none: bool = False,
+    examples: int = 20,
+) -> Mined:
+    """Draw from marked blocks in order, with one generator, and audit, write and join them: the end of any mining.
+
+    `mine_hard_negatives` and other engines hand it their blocks; the arguments are those of `mine_hard_negatives`.
+
+    Raises:
+        RivalsError: nothing left to draw for any query without `allow_none`; blocks with different sources or reasons.
+
+    >>> from rivals.data import Collection
+    >>> run = Run.build(Collection(["q"]), Collection(["a", "b"]), [0, 2], [0, 1], [.9, .8])
+    >>> collect([Marked(run)], Top(1)).draw.candidate.tolist()
+    [[0]]
+    """
+    audit: AuditBuilder | None = None
+    runs: list[Run] = []
+    draws: list[Draw] = []
+    with ExitStack() as stack:
+        writer = stack.enter_context(RunWriter(output)) if output is not None else None
+        for run, steps, notes in blocks:
+            if audit is None:
+                audit = AuditBuilder(steps=(*steps, repr(sampler)), examples=examples, notes=notes)
                 generator = np.random.default_rng([seed, sampler.seed, run.version])
             draw = sampler.draw_available(run, generator)
             audit.add(run, draw)
             if writer is not None:
-                writer.add(run)
+                writer.add(mark_drawn(run, draw))
             if hold == "drawn":
                 run, draw = _drawn_only(run, draw)
             runs.append(run)
             draws.append(draw)
-            advance(len(part.queries))
+        if audit is None:
+            raise RivalsError("there is no block of queries to draw negatives for")
         run = runs[0] if len(runs) == 1 else concatenate(runs)
         draw = draws[0] if len(draws) == 1 else Draw.concatenate(draws, [len(piece) for piece in runs])
         finished = audit.finish()
         if allow_none and not draw.mask.any():
-            notes = (*finished.notes, f"the filters left no candidate to draw: {finished.marked} of {finished.proposed} are marked")
-            finished = replace(finished, notes=notes)
+            left = f"the filters left no candidate to draw: {finished.marked} of {finished.proposed} are marked"
+            finished = replace(finished, notes=(*finished.notes, left))
         else:
             check_drawn(draw, sampler, proposed=finished.proposed, marked=finished.marked)
     return Mined(run, draw, finished)

@@ -218,6 +218,10 @@ class Sampler(Transform):
         gumbel = -np.log(-np.log(np.maximum(noise, 2.0**-54)))
         return Draw.of_rows(run, *self._draw_random(rows, offsets, weights, gumbel))
 
+    def at(self, epoch: int) -> Sampler:
+        """Return the sampler of an epoch: this one, unless it follows a schedule, as `Rotate` and `Strided` do."""
+        return self
+
     def __call__(self, run: Run) -> Run:
         if run.seed < 0 or run.version < 0:
             raise RivalsError(f"a run's seed and version must be 0 or more, not {run.seed} and {run.version}")

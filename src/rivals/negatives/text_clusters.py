@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +9,9 @@ from numpy.typing import NDArray
 
 from rivals import lists
 from rivals.errors import RivalsError
+from rivals.negatives.k_means import Clusters, k_means
+from rivals.negatives.known_triples import KnownTriples, check_triples
+from rivals.negatives.principal import fit_principal_axes
 
 Side = Literal["head", "tail"]
 Around = Literal["kept", "replaced"]
@@ -73,12 +75,12 @@ class TextClusterNegatives:
         vectors = _finite(embeddings, "embeddings")
         if not 1 <= clusters <= len(vectors):
             raise RivalsError(f"clusters must lie in 1..{len(vectors)}, the entities; not {clusters}")
-        if min(n_init, max_iter) < 1:
-            raise RivalsError(f"n_init and max_iter must be 1 or more, not {n_init} and {max_iter}")
         if components is not None:
             vectors = principal_components(vectors, components)
-        centers, labels = _k_means(vectors, clusters, n_init, max_iter, np.random.default_rng(seed))
-        self._set(vectors, centers, labels, nearest, min_cosine, around)
+        centers, labels = k_means(
+            vectors, clusters, n_init=n_init, max_iter=max_iter, generator=np.random.default_rng(seed)
+        )
+        self._set(vectors, Clusters(centers, labels), nearest, min_cosine, around)
 
     @classmethod
     def from_clusters(
@@ -104,39 +106,46 @@ class TextClusterNegatives:
         [2, 1]
         """
         self = cls.__new__(cls)
-        self._set(
-            _finite(vectors, "vectors"), _finite(centers, "centers"), np.asarray(labels), nearest, min_cosine, around
-        )
+        made = Clusters.given(labels, centers=_finite(centers, "centers"))
+        self._set(_finite(vectors, "vectors"), made, nearest, min_cosine, around)
         return self
 
     def _set(
         self,
         vectors: NDArray[np.float64],
-        centers: NDArray[np.float64],
-        labels: NDArray[Any],
+        clusters: Clusters,
         nearest: int,
         min_cosine: float | None,
         around: Around,
     ) -> None:
-        number = len(centers)
-        if centers.shape[1] != vectors.shape[1] or labels.shape != (len(vectors),):
+        if clusters.centers.shape[1] != vectors.shape[1] or len(clusters.labels) != len(vectors):
             raise RivalsError(f"vectors {vectors.shape} need centers of their width and one label each")
-        if len(labels) and (labels.min() < 0 or labels.max() >= number):
-            raise RivalsError(f"labels must lie in 0..{number - 1}, the centers")
-        if not 1 <= nearest <= number:
-            raise RivalsError(f"nearest must lie in 1..{number}, the clusters; not {nearest}")
+        if not 1 <= nearest <= len(clusters):
+            raise RivalsError(f"nearest must lie in 1..{len(clusters)}, the clusters; not {nearest}")
         if min_cosine is not None and not -1 <= min_cosine <= 1:
             raise RivalsError(f"min_cosine must lie in -1..1, not {min_cosine!r}")
         if around not in ("kept", "replaced"):
             raise RivalsError(f"around must be 'kept' or 'replaced', not {around!r}")
-        self.vectors, self.centers, self.labels = vectors, centers, labels.astype(np.int64)
+        self.vectors, self.clusters = vectors, clusters
         self.min_cosine, self.around = min_cosine, around
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         self._unit = vectors / np.where(length > 0, length, 1.0)
-        self.sizes = np.bincount(self.labels, minlength=number)
-        self._members = np.argsort(self.labels, kind="stable")
-        self._bounds = lists.offsets_from_lengths(self.sizes)
-        self.nearest = np.argsort(_squared(vectors, centers), axis=1, kind="stable")[:, :nearest]
+        self.nearest = clusters.nearest(vectors, nearest)
+
+    @property
+    def centers(self) -> NDArray[np.float64]:
+        """The clusters' centres, float64[K, d]."""
+        return self.clusters.centers
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Each entity's cluster, int64[E]."""
+        return self.clusters.labels
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """How many entities each cluster has, int64[K]."""
+        return self.clusters.sizes
 
     def __len__(self) -> int:
         """The number of entities."""
@@ -154,10 +163,8 @@ class TextClusterNegatives:
         """
         rows, anchor = self._check(triples, side)
         chosen = self.nearest[anchor]
-        index, _ = lists.take_segments(self._bounds, chosen.ravel())
-        offsets = lists.offsets_from_lengths(self.sizes[chosen].sum(1))
+        entity, offsets = self.clusters.members_of(chosen)
         triple = lists.segment_ids(offsets)
-        entity = self._members[index]
         keep = self._allowed(anchor[triple], entity)
         keep &= ~_Known(known, len(self), side).holds(rows[triple], entity)
         order = np.lexsort((entity[keep], triple[keep]))
@@ -194,7 +201,7 @@ class TextClusterNegatives:
             which = (place[:, :, None] >= ends[left, None, :]).sum(-1)
             cluster = np.take_along_axis(chosen[left], which, 1)
             before = np.take_along_axis(ends[left] - self.sizes[chosen[left]], which, 1)
-            entity = self._members[self._bounds[cluster] + place - before]
+            entity = self.clusters.members[self.clusters.bounds[cluster] + place - before]
             owner = np.repeat(left, k)
             good = self._allowed(anchor[owner], entity.ravel()) & ~table.holds(rows[owner], entity.ravel())
             part = candidate[left]
@@ -244,7 +251,7 @@ class TextClusterNegatives:
         """The triples, and the entity of each around which replacements are sought."""
         if side not in ("head", "tail"):
             raise RivalsError(f"side must be 'head' or 'tail', not {side!r}")
-        rows = _triples(triples, len(self))
+        rows = check_triples(triples, len(self))
         kept, replaced = (rows[:, 2], rows[:, 0]) if side == "head" else (rows[:, 0], rows[:, 2])
         return rows, kept if self.around == "kept" else replaced
 
@@ -253,23 +260,15 @@ class _Known:
     """The known triples, ready to say which replacements would make one."""
 
     def __init__(self, known: Any, entities: int, side: Side) -> None:
-        self.side, self.entities = side, entities
-        self.rows = None if known is None else _triples(known, entities)
-        if self.rows is not None:
-            self.relations = int(self.rows[:, 1].max(initial=0)) + 1
-            self.keys = np.unique(self._key(self.rows[:, 0], self.rows[:, 1], self.rows[:, 2]))
-
-    def _key(self, head: NDArray[np.int64], relation: NDArray[np.int64], tail: NDArray[np.int64]) -> NDArray[np.int64]:
-        return (head * self.relations + relation) * self.entities + tail
+        self.side = side
+        self.triples = KnownTriples([] if known is None else known, entities=entities)
 
     def holds(self, triples: NDArray[np.int64], entity: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the triple with `entity` in the place of its head or tail is known."""
-        if self.rows is None or not len(self.keys):
-            return np.zeros(len(entity), bool)
         head, relation, tail = triples.T
-        wanted = self._key(*((entity, relation, tail) if self.side == "head" else (head, relation, entity)))
-        place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return (self.keys[place] == wanted) & (relation < self.relations)
+        if self.side == "head":
+            return self.triples.holds(entity, relation, tail)
+        return self.triples.holds(head, relation, entity)
 
 
 def degree_weight(triples: Any, *, start: int = 4) -> NDArray[np.float64]:
@@ -291,7 +290,7 @@ def degree_weight(triples: Any, *, start: int = 4) -> NDArray[np.float64]:
     """
     if start < 1:
         raise RivalsError(f"start must be 1 or more, not {start}")
-    rows = _triples(triples, None)
+    rows = check_triples(triples, None)
     total = np.zeros(len(rows))
     for column in (0, 2):
         _, place, count = np.unique(rows[:, [column, 1]], axis=0, return_inverse=True, return_counts=True)
@@ -311,61 +310,11 @@ def principal_components(vectors: Any, components: int) -> NDArray[np.float64]:
     rows = _finite(vectors, "vectors")
     if not 1 <= components <= min(rows.shape):
         raise RivalsError(f"components must lie in 1..{min(rows.shape)}, not {components}")
-    centred = rows - rows.mean(0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    return centred @ axes[:components].T
-
-
-def _k_means(
-    vectors: NDArray[np.float64], clusters: int, n_init: int, max_iter: int, generator: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The best of `n_init` runs of Lloyd's k-means from k-means++ starts."""
-    best = math.inf
-    for _ in range(n_init):
-        centers = _plus_plus(vectors, clusters, generator)
-        labels = np.full(len(vectors), -1, np.int64)
-        for _ in range(max_iter):
-            distance = _squared(vectors, centers)
-            found = distance.argmin(1)
-            if (found == labels).all():
-                break
-            labels = found
-            size = np.bincount(labels, minlength=clusters)
-            total = np.stack([np.bincount(labels, column, clusters) for column in vectors.T], axis=1)
-            centers = np.where(size[:, None] > 0, total / np.maximum(size, 1)[:, None], centers)
-        spread = float(_squared(vectors, centers).min(1).sum())
-        if spread < best:
-            best, kept = spread, (centers, _squared(vectors, centers).argmin(1))
-    return kept
-
-
-def _plus_plus(vectors: NDArray[np.float64], clusters: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    centers = vectors[[int(generator.integers(len(vectors)))]]
-    nearest = _squared(vectors, centers)[:, 0]
-    for _ in range(clusters - 1):
-        total = nearest.sum()
-        share = nearest / total if total > 0 else np.full(len(vectors), 1 / len(vectors))
-        centers = np.concatenate([centers, vectors[[int(generator.choice(len(vectors), p=share))]]])
-        nearest = np.minimum(nearest, _squared(vectors, centers[-1:])[:, 0])
-    return centers
-
-
-def _squared(vectors: NDArray[np.float64], centers: NDArray[np.float64]) -> NDArray[np.float64]:
-    distance = (vectors**2).sum(1)[:, None] - 2 * vectors @ centers.T + (centers**2).sum(1)
-    return np.maximum(distance, 0.0)
+    return fit_principal_axes(lambda: [rows], components=components).project(rows)
 
 
 def _finite(values: Any, what: str) -> NDArray[np.float64]:
     rows = np.asarray(values, np.float64)
     if rows.ndim != 2 or not len(rows) or not np.isfinite(rows).all():
         raise RivalsError(f"{what} must be rows of finite numbers, one or more; not shape {rows.shape}")
-    return rows
-
-
-def _triples(values: Any, entities: int | None) -> NDArray[np.int64]:
-    rows = np.asarray(values, np.int64)
-    if rows.ndim != 2 or rows.shape[1] != 3 or (rows < 0).any():
-        raise RivalsError(f"triples must be [N, 3] (head, relation, tail) of numbers from 0; not shape {rows.shape}")
-    if entities is not None and len(rows) and rows[:, [0, 2]].max() >= entities:
-        raise RivalsError(f"a triple names entity {int(rows[:, [0, 2]].max())}, but there are {entities}")
     return rows

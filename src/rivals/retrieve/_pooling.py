@@ -86,9 +86,13 @@ def build_run(pooled: Pooled, score: NDArray[np.floating], name: str, k: int | N
     return run if k is None else run.top(k)
 
 
-def reciprocal(ranks: NDArray[np.float32], k0: float) -> NDArray[np.float64]:
+def reciprocal(
+    ranks: NDArray[np.float32], k0: float, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     worth = 1.0 / (k0 + 1.0 + ranks.astype(np.float64))
-    return np.where(np.isnan(worth), 0.0, worth).sum(axis=1)
+    worth = np.where(np.isnan(worth), 0.0, worth)
+    total: NDArray[np.float64] = worth.sum(axis=1) if weights is None else worth @ weights
+    return total
 
 
 def look_up(

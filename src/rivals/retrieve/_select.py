@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit  # type: ignore[import-untyped]
 
 _MATH = {"reassoc", "contract"}
-_GROUP = 64
+_GROUP = 32
 
 
 @njit(cache=True, nogil=True, fastmath=_MATH)
@@ -104,9 +104,10 @@ def _group_maxima(values, scale, offset, maxima, groups):  # type: ignore[no-unt
     for j in range(groups):
         maxima[j] = (np.float32(values[j]) - offset) * scale[j]
     for start in range(groups, size, groups):
-        stop = min(groups, size - start)
-        for j in range(stop):
-            maxima[j] = max(maxima[j], (np.float32(values[start + j]) - offset) * scale[start + j])
+        part = values[start : start + groups]  # slices: indices known to be 0 or more are what lets loops use vectors
+        part_scale = scale[start : start + groups]
+        for j in range(part.shape[0]):
+            maxima[j] = max(maxima[j], (np.float32(part[j]) - offset) * part_scale[j])
 
 
 @njit(cache=True, nogil=True)

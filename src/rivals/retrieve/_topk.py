@@ -21,7 +21,9 @@ from rivals.errors import RivalsError
 Precision = Literal["auto", "int8", "bfloat16", "float32"]
 
 _BLOCK = 32_768  # documents a block
-_TILE = 64  # queries a tile: its products with one block stay near the processor
+_STRETCH = 8_192  # documents of every block but the first that go at once: their products stay near the processor
+_TILE = 256  # queries a tile and thread; every product rearranges its documents once, which few queries do not repay
+_CELLS = 1 << 24  # products held at once, by a tile of 64 queries or more a thread
 _KEEP = 2 << 30  # bytes of prepared documents kept in memory
 
 
@@ -309,58 +311,51 @@ def _search(
     best, held = np.empty((len(queries), k), np.int64), np.zeros(len(queries), np.int64)
     workers = max(1, torch.get_num_threads() if threads is None else int(threads))
     out_type = {"int8": torch.int32, "bfloat16": torch.bfloat16, "float32": torch.float32}[precision]
-    buffer = torch.empty(min(_TILE * workers, len(queries)) * min(_BLOCK, len(documents)), dtype=out_type)
+    buffer = torch.empty(0, dtype=out_type)
     rounding = np.float32(2.0**-8 * 1.01 if precision == "bfloat16" else 0.0)
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(documents), _BLOCK):
-            block = documents.block(start)
-            size = len(block.vectors)
-            ranks = np.arange(start, start + size) if order is None else order[start : start + size]
+        for block in map(documents.block, range(0, len(documents), _BLOCK)):
             running, window = _margins(norm, scale, residual, block, width, proven or precision != "int8")
-            for first in range(0, len(queries), _TILE * workers):
-                last = min(first + _TILE * workers, len(queries))
-                product = buffer[: (last - first) * size].view(last - first, size)
-                if precision == "int8":
-                    torch._int_mm(codes[first:last], block.codes.T, out=product)
-                else:
-                    torch.mm(codes[first:last], block.codes.T, out=product)
-                scores = (product.float() if precision == "bfloat16" else product).numpy()
-
-                fold = functools.partial(
-                    _fold,
-                    select,
-                    scores,
-                    first,
-                    block,
-                    offset,
-                    ranks,
-                    queries,
-                    scale,
-                    shift,
-                    running,
-                    window,
-                    rounding,
-                    best,
-                    held,
-                )
-                cuts = np.linspace(0, last - first, workers + 1).astype(int).tolist()
-                if workers == 1:
-                    fold(0, last - first)
-                else:
-                    list(pool.map(fold, cuts[:-1], cuts[1:]))
-                if advance is not None:
-                    advance((last - first) * size)
+            state = (offset, queries, scale, shift, running, window, best, held)
+            # The first documents fill the lists, which costs least in one go; a few queries gain nothing from stretches.
+            stretch = _STRETCH if block.start and len(queries) >= _TILE else _BLOCK
+            for begin in range(0, len(block.vectors), stretch):
+                inside = slice(begin, begin + stretch)
+                part, size = block.codes[inside], len(block.vectors[inside])
+                at = block.start + begin
+                ranks = np.arange(at, at + size) if order is None else order[at : at + size]
+                here = (block.scale[inside], block.vectors[inside], ranks, rounding)
+                tile = workers * min(_TILE, max(_CELLS // (size * workers), 64))
+                if len(buffer) < min(tile, len(queries)) * size:
+                    buffer = torch.empty(min(tile, len(queries)) * size, dtype=out_type)
+                for first in range(0, len(queries), tile):
+                    last = min(first + tile, len(queries))
+                    product = buffer[: (last - first) * size].view(last - first, size)
+                    if precision == "int8":
+                        torch._int_mm(codes[first:last], part.T, out=product)
+                    else:
+                        torch.mm(codes[first:last], part.T, out=product)
+                    scores = (product.float() if precision == "bfloat16" else product).numpy()
+                    fold = functools.partial(_fold, select, scores, first, here, state)
+                    cuts = np.linspace(0, last - first, workers + 1).astype(int).tolist()
+                    if workers == 1:
+                        fold(0, last - first)
+                    else:
+                        list(pool.map(fold, cuts[:-1], cuts[1:]))
+                    if advance is not None:
+                        advance((last - first) * size)
     return best
 
 
 def _fold(
-    select: Any, scores: Any, first: int, block: _Block, offset: Any, ranks: Any, queries: Any, scale: Any, shift: Any,
-    running: Any, window: Any, rounding: Any, best: Any, held: Any, low: int, high: int,
-) -> None:  # fmt: skip
-    rows = slice(first + low, first + high)
+    select: Any, scores: NDArray[Any], first: int, here: tuple[Any, ...], state: tuple[Any, ...], low: int, high: int
+) -> None:
+    """Fold the approximate scores of queries `first + low` to `first + high` into their lists."""
+    document_scale, vectors, ranks, rounding = here
+    offset, queries, scale, shift, running, window, best, held = (part[first + low : first + high] for part in state)
     select(
-        scores[low:high], block.scale, offset[rows], block.vectors, ranks, queries[rows], scale[rows], shift[rows],
-        running[rows], window[rows], rounding, best[rows], held[rows],
+        scores[low:high], document_scale, offset, vectors, ranks, queries, scale, shift, running, window, rounding,
+        best, held,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -24,6 +25,56 @@ class TextEncoder(Protocol):
 
     def fingerprint(self) -> str:
         """Return a hash of the weights, other after every change of them."""
+
+
+class StoredVectors:
+    """An encoder for texts whose vectors were computed elsewhere: looks every text up.
+
+    When to use: `Dense(StoredVectors(queries, query_vectors), documents, vectors=document_vectors)` searches and mines
+    with vectors that are at hand, arrays or memory maps.
+
+    Args:
+        members: the queries (or documents) the vectors belong to; found by their full text.
+        vectors: float[N, D], one a member, in their order.
+
+    Raises:
+        RivalsError: as many vectors as members not given, two members of one text with different vectors; when encoding, a
+            text that is not among the members.
+
+    >>> stored = StoredVectors(Collection(["q"], ["who?"], name="query"), np.eye(1, 3, dtype=np.float32))
+    >>> stored.encode(["who?"], role="query", progress=False).tolist()
+    [[1.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, members: Collection, vectors: NDArray[Any]) -> None:
+        if vectors.ndim != 2 or len(vectors) != len(members):
+            raise RivalsError(f"vectors have shape {vectors.shape} for {len(members)} {members.name} rows")
+        self.members, self.vectors = members, vectors
+        self._row: dict[str, int] = {}
+        for row, text in enumerate(members.full_texts):
+            first = self._row.setdefault(text, row)
+            if first != row and not np.array_equal(vectors[first], vectors[row]):
+                one, other = members.ids[first], members.ids[row]
+                raise RivalsError(f"{members.name} rows '{one}' and '{other}' have one text and two different vectors")
+
+    def encode(
+        self, texts: list[str], *, role: Literal["query", "document"], progress: bool | str
+    ) -> NDArray[np.float32]:
+        """Return the vectors of texts, float32[len(texts), D]."""
+        rows = np.fromiter((self._row.get(text, -1) for text in texts), dtype=np.int64, count=len(texts))
+        if (rows < 0).any():
+            unknown = texts[int((rows < 0).argmax())]
+            raise RivalsError(
+                f"no vector is stored for the {role} {unknown[:60]!r}; {len(self.members)} texts have one"
+            )
+        return np.asarray(self.vectors[rows], dtype=np.float32)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the texts and of a sample of the vectors."""
+        sample = np.ascontiguousarray(self.vectors[:: max(1, len(self.vectors) // 64)])
+        digest = hashlib.blake2b(sample.tobytes(), digest_size=16)
+        digest.update(f"{self.members.fingerprint}{self.vectors.shape}{self.vectors.dtype}".encode())
+        return digest.hexdigest()
 
 
 class Dense(Retriever):

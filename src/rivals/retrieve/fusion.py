@@ -27,19 +27,28 @@ from rivals.retrieve._pooling import (
 )
 
 
-def fuse_reciprocal_rank(runs: Sequence[Run], *, k0: float = 60, name: str = "rrf", k: int | None = None) -> Run:
+def fuse_reciprocal_rank(
+    runs: Sequence[Run],
+    *,
+    k0: float = 60,
+    weights: Sequence[float] | Mapping[str, float] | None = None,
+    name: str = "rrf",
+    k: int | None = None,
+) -> Run:
     """Fuse runs by the ranks of their candidates.
 
-    score(d) = sum over the runs that hold d of 1 / (k0 + rank), ranks from 1.
+    score(d) = sum over the runs i that hold d of w_i / (k0 + rank_i(d)), ranks from 1. These scores are no similarities:
+    a share of the positive's means nothing, so rescore before `PositiveAware`.
 
     When to use: operands whose scores do not compare and no development set to weigh them on.
-    Source: Cormack, Clarke, Buettcher 2009, equation 1 (k0 = 60).
+    Source: Cormack, Clarke, Buettcher 2009, equation 1 (k0 = 60); as a teacher's source, paper 81.
 
     Args:
+        weights: one a run, in their order or by scorer name; None weighs all 1.
         k: keep this many candidates a query; None keeps the union.
 
     Raises:
-        RivalsError: no run, runs over other queries or documents, two runs of one scorer, k0 < 0.
+        RivalsError: no run, runs over other queries or documents, two runs of one scorer, k0 < 0, weights that do not fit.
 
     >>> queries, documents = Collection(["q"]), Collection(["a", "b"])
     >>> one = Run.build(queries, documents, [0, 2], [0, 1], [9, 8], scorer="one")
@@ -51,7 +60,8 @@ def fuse_reciprocal_rank(runs: Sequence[Run], *, k0: float = 60, name: str = "rr
     if not k0 >= 0:
         raise RivalsError(f"k0 is {k0}; it must be 0 or more")
     pooled = pool(runs)
-    return build_run(pooled, reciprocal(pooled.ranks, k0), name, k)
+    given = None if weights is None else check_weights(weights, pooled.names)
+    return build_run(pooled, reciprocal(pooled.ranks, k0, given), name, k)
 
 
 def fuse_weighted(
@@ -152,6 +162,7 @@ class ReciprocalRankFusion(_Fusion):
 
     Args:
         depth: candidates asked of each operand (more if k is larger).
+        weights: one an operand, in their order or by name; None weighs all 1.
 
     >>> from rivals.retrieve import BM25
     >>> documents = Collection(["a", "b"], ["heart attack", "broken heart"])
@@ -163,15 +174,28 @@ class ReciprocalRankFusion(_Fusion):
 
     score_kind = "other"
 
-    def __init__(self, retrievers: Sequence[Retriever], *, k0: float = 60, depth: int = 100, name: str = "rrf") -> None:
+    def __init__(
+        self,
+        retrievers: Sequence[Retriever],
+        *,
+        k0: float = 60,
+        depth: int = 100,
+        weights: Sequence[float] | Mapping[str, float] | None = None,
+        name: str = "rrf",
+    ) -> None:
         if not k0 >= 0:
             raise RivalsError(f"k0 is {k0}; it must be 0 or more")
         super().__init__(retrievers, depth=depth, name=name)
         self.k0 = k0
+        names = tuple(retriever.name for retriever in retrievers)
+        self.weights = (
+            None if weights is None else dict(zip(names, check_weights(weights, names).tolist(), strict=True))
+        )
 
     def retrieve(self, queries: Collection, k: int) -> Run:
         """Return the first `k` of the fused candidates."""
-        return fuse_reciprocal_rank(self._runs(queries, k), k0=self.k0, name=self.name, k=k)
+        weights = None if self.weights is None else list(self.weights.values())
+        return fuse_reciprocal_rank(self._runs(queries, k), k0=self.k0, weights=weights, name=self.name, k=k)
 
     def score(
         self, queries: Collection, query_row: NDArray[np.int64], document_row: NDArray[np.int64]
@@ -179,7 +203,8 @@ class ReciprocalRankFusion(_Fusion):
         """Return the fused score of each pair; an operand that did not retrieve the document adds nothing."""
         runs = self._runs(queries)
         ranks = np.stack([look_up(run, run.rank, query_row, document_row) for run in runs], axis=1)
-        return reciprocal(ranks, self.k0).astype(np.float32)
+        given = None if self.weights is None else np.array(list(self.weights.values()))
+        return reciprocal(ranks, self.k0, given).astype(np.float32)
 
 
 class WeightedFusion(_Fusion):

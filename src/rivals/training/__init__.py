@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from rivals.training.negatives import Negatives
     from rivals.training.refresh import Refresh
     from rivals.training.regime import Regime, Together
-    from rivals.training.retriever import RetrieverConfig, RetrieverObjective, train_retriever
+    from rivals.training.retriever import RetrieverObjective, train_retriever
+    from rivals.training.retriever_config import RetrieverConfig
     from rivals.training.supervised import SupervisedObjective
 
 _HOME = {
@@ -31,7 +32,7 @@ _HOME = {
     "Refresh": "refresh",
     "Regime": "regime",
     "Together": "regime",
-    "RetrieverConfig": "retriever",
+    "RetrieverConfig": "retriever_config",
     "RetrieverObjective": "retriever",
     "train_retriever": "retriever",
     "SupervisedObjective": "supervised",

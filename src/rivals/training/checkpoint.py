@@ -68,14 +68,36 @@ def load_checkpoint(
         if state is None:
             continue
         weights = load_file(path / WEIGHTS)
-        expected = trainable_state(model)
-        if weights.keys() != expected.keys() or any(weights[k].shape != expected[k].shape for k in weights):
-            raise RunFolderError(
-                f"{path} holds the weights of another model; resume with the configuration it was made with"
-            )
+        _check_weights(path, weights, model)
         restore_weights(model, weights)
         _restore_optimizer(optimizer, load_file(path / OPTIMIZER))
         return state, path
+    return None
+
+
+def load_weights(folder: Path, model: nn.Module, *, after: int = -1) -> int | None:
+    """Put the weights of the newest valid checkpoint into a model, if it is of a later step than `after`; return its step or None.
+
+    For another process than the one that writes them: a checkpoint that is dropped while it is read counts as not there.
+
+    Raises:
+        RunFolderError: a checkpoint of another model.
+    """
+    from safetensors.torch import load_file
+
+    for path in reversed(_checkpoints(folder)):
+        state = _valid_state(path)
+        if state is None:
+            continue
+        if int(state["step"]) <= after:
+            return None
+        try:
+            weights = load_file(path / WEIGHTS)
+        except OSError:
+            continue
+        _check_weights(path, weights, model)
+        restore_weights(model, weights)
+        return int(state["step"])
     return None
 
 
@@ -93,6 +115,14 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 def restore_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Put weights from `trainable_state` back, in place."""
     model.load_state_dict(dict(weights), strict=True)
+
+
+def _check_weights(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    expected = model.state_dict()
+    if weights.keys() != expected.keys() or any(weights[k].shape != expected[k].shape for k in weights):
+        raise RunFolderError(
+            f"{path} holds the weights of another model; resume with the configuration it was made with"
+        )
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -19,17 +19,15 @@ from rivals.data.dataset import Dataset
 from rivals.data.run import Run
 from rivals.errors import RivalsError
 from rivals.losses import softmax_loss
-from rivals.models._precision import bfloat16_pays
-from rivals.models.batching import token_batches
 from rivals.models.cross_encoder import CrossEncoder
 from rivals.models.encoder import Encoder
 from rivals.models.rerank import CrossEncoderReranker
 from rivals.training.loop import LoopConfig, fit
+from rivals.training.scorers import PairScorer
 from rivals.training.second_stage import dev_score
 
 _WEIGHTS = tuple(round(0.1 * i, 1) for i in range(1, 11))
 _LISTS = 8  # lists in a batch
-_CHUNK_TOKENS = 4096
 _EVALUATIONS = 3  # in an epoch
 _PATIENCE = 2
 _RATE = 4e-5
@@ -90,7 +88,7 @@ class CrossEncoderObjective:
                 "learn from that"
             )
         self._head = dev_run.top(depth)
-        self._autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16_pays(model.device))
+        self.scorer = PairScorer(model, train.queries, train.documents, max_length=max_length)
         self._chosen: tuple[float, float] | None = None
         self.batches = lru_cache(maxsize=2)(self._batches)
 
@@ -111,26 +109,12 @@ class CrossEncoderObjective:
 
     def loss(self, batch: PairLists, generator: torch.Generator) -> Tensor:
         """Return the mean loss of a batch's lists."""
-        scores = self._scores(batch)
+        scores = self.scorer.pairs(batch.query, batch.document)
         mask = torch.from_numpy(lists.pad_mask(batch.offsets)).to(scores.device)
         padded = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
         relevance = torch.zeros_like(padded)
         relevance[:, 0] = 1
         return softmax_loss(padded, relevance, mask)
-
-    def _scores(self, batch: PairLists) -> Tensor:
-        queries, documents = self.train.queries.full_texts, self.train.documents.full_texts
-        pairs = self.model.tokenize_pairs(
-            [queries[i] for i in batch.query], [documents[i] for i in batch.document], self.max_length
-        )
-        chunks = token_batches(pairs.lengths, _CHUNK_TOKENS)
-        parts = []
-        for rows in chunks:
-            padded = pairs.pad(rows, pad_id=self.model.fast_tokenizer.pad_id, device=self.model.device)
-            with self._autocast:
-                parts.append(self.model(*padded))
-        back = np.argsort(np.concatenate(chunks))
-        return torch.cat(parts)[torch.from_numpy(back).to(self.model.device)]
 
     def evaluate(self) -> float:
         """Return nDCG@10 on dev of the best mixture with the first stage."""

@@ -29,8 +29,9 @@ __all__ = ["BEST", "LOG", "LoopConfig", "Objective", "TrainingResult", "fit", "m
 class Objective(Protocol):
     """What is trained and how: batches, their loss, and a score on held-out data.
 
-    It may have `options`, JSON values by name: a run resumes only under the same ones; and `rates`, factors on the learning rate by
-    the beginning of parameters' names, for parts that should learn slower or faster than the rest.
+    It may have `options`, JSON values by name: a run resumes only under the same ones; `rates`, factors on the learning rate by
+    the beginning of parameters' names, for parts that should learn slower or faster than the rest; and `clips_apart`, beginnings of
+    names whose gradients are clipped by themselves, as those of several models under one objective should be.
     """
 
     @property
@@ -143,9 +144,10 @@ def fit(
         for step in range(result.steps, total):
             if result.stopped_early:
                 break
+            regime.begin(step, total)
             if regime.should_refresh(step):
                 _refresh(regime, model, step, keeper)
-            rate = _rate(config, *regime.clock(step, total))
+            rate = _rate(config, *regime.clock(step, total)) * regime.rate(step)
             loss = _step(objective, optimizer, config, step, per_epoch, rate, world, executor, regime)
             result.steps = step + 1
             result.losses.append((step + 1, loss))
@@ -215,15 +217,17 @@ def _step(
         torch.manual_seed(seed * world.size + world.rank)
         generator = torch.Generator().manual_seed(seed)
         total_loss += executor.backward(objective, batch, generator, 1 / len(batches))
-    parameters = []
+    parameters: dict[str, nn.Parameter] = {}
     for name, parameter in objective.model.named_parameters():
         if parameter.requires_grad and regime.trains(name, step):
-            parameters.append(parameter)
+            parameters[name] = parameter
         else:
             parameter.grad = None
-    sum_gradients(parameters, world)
+    if not parameters:
+        raise RivalsError(f"no parameter learns at step {step + 1}; check the names that the regime's phases train")
+    sum_gradients(parameters.values(), world)
     total_loss = _sum_over(total_loss, world)
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
+    norm = _clip(parameters, config.clip, getattr(objective, "clips_apart", ()))
     for name, value in (("loss", total_loss), ("norm of the gradients", norm)):
         if not math.isfinite(value):
             raise RivalsError(
@@ -232,6 +236,15 @@ def _step(
             )
     optimizer.step()
     return total_loss
+
+
+def _clip(parameters: Mapping[str, nn.Parameter], largest: float, apart: Sequence[str]) -> float:
+    """Clip the gradients' norm, of each part in `apart` (beginnings of names) and of the rest by itself; return the largest."""
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        parts.setdefault(next((part for part in apart if name.startswith(part)), ""), []).append(parameter)
+    norms = [float(torch.nn.utils.clip_grad_norm_(part, largest)) for part in parts.values()]
+    return sum(norms) if any(map(math.isnan, norms)) else max(norms)
 
 
 def _refresh(regime: Regime, model: nn.Module, step: int, keeper: Keeper) -> None:

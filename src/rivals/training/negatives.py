@@ -33,7 +33,7 @@ class Negatives:
     def draw(self, epoch: int) -> Draw:
         """Return the negatives of every query for this epoch; places stay empty where a query has no candidate left."""
         version = [self.version] if self.version else []
-        return self.sampler.draw_available(self.run, np.random.default_rng([self.seed, 23, epoch, *version]))
+        return self.sampler.at(epoch).draw_available(self.run, np.random.default_rng([self.seed, 23, epoch, *version]))
 
     def put(self, run: Run, version: int) -> None:
         """Use another run from now on; versions are counted from 0, the run that training began with."""

@@ -95,12 +95,7 @@ class Refresh(Regime):
             finally:
                 restore_weights(self.model, present)
             self._former = present
-        if len(found.queries) != len(rows):
-            raise RivalsError(
-                f"mining anew gave {len(found.queries)} queries for {len(rows)} rows; it must keep their order"
-            )
-        run = found if self.chunks == 1 else _exchanged(before, rows, found)
-        run = replace(run, version=version, created_step=step)
+        run = replace(renewed(before, rows, found), version=version, created_step=step)
         self.negatives.put(run, version)
         self._next = step + self.every
         return {
@@ -162,8 +157,18 @@ def movement(before: Run, after: Run) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in found.items() if np.isfinite(value)}
 
 
-def _exchanged(run: Run, rows: NDArray[np.int64], found: Run) -> Run:
-    """Return the run with the candidates of some queries replaced."""
+def renewed(run: Run, rows: NDArray[np.int64], found: Run) -> Run:
+    """Return the run with the candidates of the queries `rows` replaced by those found anew.
+
+    Raises:
+        RivalsError: as many queries as rows were not mined, or some were, but with other sources or filters.
+    """
+    if len(found.queries) != len(rows):
+        raise RivalsError(
+            f"mining anew gave {len(found.queries)} queries for {len(rows)} rows; it must keep their order"
+        )
+    if len(rows) == len(run.queries):
+        return found
     if (found.sources, found.reasons) != (run.sources, run.reasons):
         raise RivalsError(
             "mining some of the queries anew needs the sources and filters of the first run, in the same order"

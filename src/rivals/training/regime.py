@@ -7,6 +7,7 @@ what the uninterrupted one does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ class Regime:
     (False, '', True)
     """
 
+    def begin(self, step: int, total: int) -> None:
+        """Take note that step `step` (from 0) of `total` comes next: before its refresh, its batches and its loss."""
+
     def phase(self, step: int) -> str:
         """Return the name of the phase that step `step` (from 0) belongs to; objectives may ask for it."""
         return ""
@@ -32,6 +36,10 @@ class Regime:
     def clock(self, step: int, total: int) -> tuple[int, int]:
         """Return (step, total) as the learning rate's schedule counts them: a phase may have a schedule of its own."""
         return step, total
+
+    def rate(self, step: int) -> float:
+        """Return a factor on the learning rate of this step, beside the schedule."""
+        return 1.0
 
     def should_refresh(self, step: int) -> bool:
         """Say whether `refresh` is due before step `step`."""
@@ -71,6 +79,10 @@ class Together(Regime):
     def __init__(self, members: Sequence[Regime]) -> None:
         self.members = tuple(members)
 
+    def begin(self, step: int, total: int) -> None:
+        for member in self.members:
+            member.begin(step, total)
+
     def phase(self, step: int) -> str:
         names = {name for member in self.members if (name := member.phase(step))}
         if len(names) > 1:
@@ -85,6 +97,9 @@ class Together(Regime):
     def clock(self, step: int, total: int) -> tuple[int, int]:
         own = {clock for member in self.members if (clock := member.clock(step, total)) != (step, total)}
         return own.pop() if own else (step, total)
+
+    def rate(self, step: int) -> float:
+        return math.prod(member.rate(step) for member in self.members)
 
     def should_refresh(self, step: int) -> bool:
         return any(member.should_refresh(step) for member in self.members)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,75 +17,33 @@ from torch import Tensor
 from rivals import lists
 from rivals.data.dataset import Dataset
 from rivals.errors import RivalsError
-from rivals.losses import in_batch_info_nce_loss, info_nce_loss
+from rivals.losses import in_batch_info_nce_loss, info_nce_loss, listwise_kl_loss
 from rivals.measures import ndcg
 from rivals.models._precision import bfloat16_pays
 from rivals.models.batching import Tokens, token_batches
-from rivals.models.encoder import Encoder
+from rivals.models.encoder import Encoder, Role
 from rivals.models.late_interaction import max_sim
+from rivals.negatives.batching.groups import grouped_order, rival_queries
 from rivals.training.distributed import World, gather
 from rivals.training.executor import Executor, Vectors
-from rivals.training.grouping import grouped_order, rival_queries
-from rivals.training.loop import LoopConfig, TrainingResult, fit
+from rivals.training.loop import TrainingResult, fit
 from rivals.training.negatives import Negatives
 from rivals.training.regime import Regime
-
-
-@dataclass(frozen=True)
-class RetrieverConfig:
-    """Options of retriever training.
-
-    Args:
-        batch_size: queries per batch over all processes; every other query's documents are its negatives.
-        negatives: hard negatives that every query is sure to meet (0 = whatever the batch holds). Rivals in its batch count; mined
-            documents fill up what is missing.
-        group_size: queries that are each other's rivals (one's positive is among the other's mined negatives) and go into the
-            same batch, where they are hard negatives at no cost; 1 = random batches.
-        temperature: of the softmax over cosines.
-        late_interaction: weight of the same loss over MaxSim of token vectors (0 = off). The token vectors come from the same
-            forward pass, so it costs little, and it makes them fit for re-ranking.
-        dropout: probability of every dropout layer while training; None = the model's own. Off by default: one pass over mined
-            negatives does not overfit, and on a CPU dropout costs as much time as the whole forward pass.
-        max_query_tokens, max_document_tokens: texts are cut there while training (encoding afterwards uses the model's length).
-        chunk_tokens: padded tokens per forward pass; a batch is split by length so that little is padding.
-        loop: see `LoopConfig`.
-    """
-
-    batch_size: int = 32
-    negatives: int = 1
-    group_size: int = 8
-    temperature: float = 0.05
-    late_interaction: float = 1.0
-    dropout: float | None = 0.0
-    max_query_tokens: int = 64
-    max_document_tokens: int = 128
-    chunk_tokens: int = 4096
-    loop: LoopConfig = field(default_factory=LoopConfig)
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("batch_size", 2),
-            ("negatives", 0), ("group_size", 1),
-            ("max_query_tokens", 4),
-            ("max_document_tokens", 4),
-            ("chunk_tokens", 64),
-        ):
-            if getattr(self, name) < least:
-                raise RivalsError(f"training option {name}={getattr(self, name)} is below {least}")
-        if self.temperature <= 0 or self.late_interaction < 0:
-            raise RivalsError("temperature must be above 0 and late_interaction at least 0")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise RivalsError(f"dropout {self.dropout} must be in [0, 1), or None for the model's own")
+from rivals.training.retriever_config import RetrieverConfig
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Rows of one batch: `query[B]`, the positive trained on `positive[B]`, mined `negative[B, k]` with `present[B, k]`."""
+    """Rows of one batch: `query[B]`, the positive trained on `positive[B]`, mined `negative[B, k]` with `present[B, k]`.
+
+    `teacher[B, 1 + k]` holds a teacher's scores of the positive and the negatives; no columns without one.
+    """
 
     query: NDArray[np.int64]
     positive: NDArray[np.int64]
     negative: NDArray[np.int64]
     present: NDArray[np.bool_]
+    teacher: NDArray[np.float32]
 
     @property
     def columns(self) -> NDArray[np.int64]:
@@ -95,7 +53,7 @@ class PairBatch:
     def share(self, world: World) -> PairBatch:
         """Return the rows of one process."""
         rows = world.share(list(range(len(self.query))))
-        return PairBatch(self.query[rows], self.positive[rows], self.negative[rows], self.present[rows])
+        return PairBatch(self.query[rows], self.positive[rows], self.negative[rows], self.present[rows], self.teacher[rows])
 
 
 class RetrieverObjective:
@@ -136,12 +94,15 @@ class RetrieverObjective:
         known = dataset.judgements.positives
         self._known = known
         self._trainable = np.flatnonzero(np.diff(known.offsets) > 0)
-        self._queries = _truncated(model, dataset.queries.full_texts, "query", config.max_query_tokens)
-        self._documents = _truncated(model, dataset.documents.full_texts, "document", config.max_document_tokens)
+        self._queries = self._tokens(dataset.queries.full_texts, "query", config.max_query_tokens)
+        self._documents = self._tokens(dataset.documents.full_texts, "document", config.max_document_tokens)
         self._same_text = np.unique(dataset.documents.text_hashes, return_inverse=True)[1]
         bf16 = config.loop.precision == "bfloat16" or (config.loop.precision == "auto" and bfloat16_pays(model.device))
         self._autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=bf16)
         self._cached_batches = lru_cache(maxsize=2)(self._batches)
+
+    def _tokens(self, texts: list[str], role: Role, longest: int) -> Tokens:
+        return _truncated(self.model, texts, role, longest)
 
     def batches(self, epoch: int) -> list[PairBatch]:
         """Return the epoch's batches: its order of queries is fixed, their negatives are of the run in use now."""
@@ -157,15 +118,33 @@ class RetrieverObjective:
         positive = self._known.document[picked]
         if self.negatives is None or self.config.negatives == 0:
             negative, present = np.zeros((len(order), 0), np.int64), np.zeros((len(order), 0), bool)
+            teacher = np.zeros((len(order), 0), np.float32)
         else:
             draw = self.negatives.draw(epoch)
             width = self.config.negatives
             missing = width - self._rivals_met(order)[order]
             negative = draw.candidate[order, :width]
             present = draw.mask[order, :width] & (np.arange(width)[None, :] < missing[:, None])
+            teacher = self._teacher(order, positive, draw.row[order, :width])
         size = self.config.batch_size
         cuts = [slice(start, start + size) for start in range(0, len(order), size)]
-        return [PairBatch(order[c], positive[c], negative[c], present[c]) for c in cuts]
+        return [PairBatch(order[c], positive[c], negative[c], present[c], teacher[c]) for c in cuts]
+
+    def _teacher(self, query: NDArray[np.int64], positive: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the mined run's scores of positives and of its rows, float32[B, 1 + k]; no columns where no teacher is wanted."""
+        if not self.config.teacher_weight or self.negatives is None:
+            return np.zeros((len(query), 0), np.float32)
+        run = self.negatives.run
+        place = lists.find_pairs(run.positive_offsets, run.positive, query, positive)
+        own = np.where(place >= 0, run.positive_score[place] if len(run.positive) else np.nan, np.nan)
+        if np.isnan(own).any():
+            name = self.dataset.queries.ids[query[int(np.isnan(own).argmax())]]
+            raise RivalsError(
+                f"query '{name}': the teacher has not scored its positive; make the mined run by calling the pipeline that ends in "
+                "the teacher with the training data set"
+            )
+        others = np.where(row >= 0, run.score[row] if len(run) else 0.0, 0.0)
+        return np.concatenate([own[:, None], others], 1).astype(np.float32)
 
     def _rivals_met(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many of its rivals every query meets in its batch, int64[Q]."""
@@ -199,12 +178,7 @@ class RetrieverObjective:
         order = self._chunks(self._documents, columns, self.config.max_document_tokens)[1]
         documents, document_tokens, document_mask = _assembled(vectors[len(asked) :], order)
         everyone = gather(documents, self.world)
-        all_columns = gather(torch.from_numpy(columns), self.world).numpy()
-        start = (
-            int(gather(torch.tensor([len(columns)]), self.world)[: self.world.rank].sum()) if self.world.size > 1 else 0
-        )
-        mask = torch.from_numpy(self._mask(mine, all_columns, start)).to(everyone.device)
-        own = torch.arange(len(mine.query), device=everyone.device) + start
+        mask, own = self._competing(mine, everyone.device)
         loss = in_batch_info_nce_loss(
             queries,
             everyone,
@@ -218,11 +192,52 @@ class RetrieverObjective:
             similarity = max_sim(
                 query_tokens, gather(document_tokens, self.world), query_mask, gather(document_mask, self.world)
             )
-            relevance = torch.zeros_like(similarity)
-            relevance[torch.arange(len(own), device=own.device), own] = 1
-            late = info_nce_loss(similarity, relevance, mask, temperature=self.config.temperature, reduction="sum")
+            late = self._contrast(similarity, mask, own)
             loss = loss + self.config.late_interaction * late
+        if mine.teacher.shape[1]:
+            loss = loss + self.config.teacher_weight * self._divergence(mine, queries, documents)
         return loss / len(batch.query)
+
+    def _contrast(self, similarity: Tensor, mask: Tensor, own: Tensor) -> Tensor:
+        """Return the sum over queries of InfoNCE over given scores [B, C]."""
+        relevance = torch.zeros_like(similarity)
+        relevance[torch.arange(len(own), device=own.device), own] = 1
+        return info_nce_loss(similarity, relevance, mask, temperature=self.config.temperature, reduction="sum")
+
+    def _competing(self, mine: PairBatch, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return which of all processes' columns may compete for each query, bool[B, C], and the column of its positive."""
+        columns = gather(torch.from_numpy(mine.columns), self.world).numpy()
+        counts = gather(torch.tensor([len(mine.columns)]), self.world)
+        start = int(counts[: self.world.rank].sum())
+        mask = torch.from_numpy(self._mask(mine, columns, start)).to(device)
+        return mask, torch.arange(len(mine.query), device=device) + start
+
+    def _divergence(self, mine: PairBatch, queries: Tensor, documents: Tensor) -> Tensor:
+        """Return the sum over queries of KL(teacher, encoder) over each query's own positive and negatives. Papers 4, 7, 11, 81."""
+        column, mask = self._own_list(mine, queries.device)
+        unit = torch.nn.functional.normalize
+        scores = (unit(queries, dim=-1)[:, None] * unit(documents, dim=-1)[column]).sum(-1)
+        return self._teach(mine, scores, mask)
+
+    def _own_list(self, mine: PairBatch, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the columns of each query's own positive and negatives, int64[B, 1 + k], and which are there."""
+        count, width = mine.negative.shape
+        column = np.zeros((count, 1 + width), np.int64)
+        column[:, 0] = np.arange(count)
+        column[:, 1:][mine.present] = count + np.arange(mine.present.sum())
+        mask = np.concatenate([np.ones((count, 1), bool), mine.present], 1)
+        return torch.from_numpy(column).to(device), torch.from_numpy(mask).to(device)
+
+    def _teach(self, mine: PairBatch, scores: Tensor, mask: Tensor) -> Tensor:
+        """Return the sum over queries of the divergence of the scores of each query's own list from the teacher's."""
+        return listwise_kl_loss(
+            scores,
+            torch.from_numpy(mine.teacher).to(scores),
+            mask,
+            temperature=self.config.temperature,
+            target_temperature=self.config.teacher_temperature,
+            reduction="sum",
+        )
 
     def _mask(self, batch: PairBatch, columns: NDArray[np.int64], start: int) -> NDArray[np.bool_]:
         """Return which columns may compete for each query, bool[B, C]; its own positive always stays."""
@@ -246,28 +261,27 @@ class RetrieverObjective:
         lengths = tokens.lengths[rows]
         width = longest if self.world.size > 1 else int(lengths.max())
         if not len(rows):  # a process without a query in this batch still takes part in the gathering, with gradients
-
-            def nothing() -> Vectors:
-                zero = 0.0 * next(self.model.parameters()).sum()
-                mask = torch.zeros((0, width), dtype=torch.bool, device=self.model.device)
-                return zero.expand(0, self.model.dimension), zero.expand(0, width, self.model.hidden), mask
-
-            return [nothing], np.zeros(0, np.int64)
+            return [partial(self._nothing, width)], np.zeros(0, np.int64)
         chunks = list(token_batches(lengths, self.config.chunk_tokens))
+        return [partial(self._encode, tokens, rows[chunk], width) for chunk in chunks], np.concatenate(chunks)
 
-        def encode(chunk: NDArray[np.int64]) -> Vectors:
-            ids, attention = tokens.pad(rows[chunk], pad_id=self.model.fast_tokenizer.pad_id, device=self.model.device)
-            with self._autocast:
-                hidden = self.model.token_vectors(ids, attention)
-            pooled = self.model.finish(hidden, attention, prompt_length=tokens.prompt_length)
-            if self.config.late_interaction == 0:
-                return (pooled,)
-            unit = torch.nn.functional.normalize(hidden.float(), dim=-1)
-            spare = width - unit.shape[1]
-            pad = torch.nn.functional.pad
-            return pooled, pad(unit, (0, 0, 0, spare)), pad(attention.bool(), (0, spare))
+    def _encode(self, tokens: Tokens, rows: NDArray[np.int64], width: int) -> Vectors:
+        """Encode the texts of `rows`; token vectors are filled up to `width`."""
+        ids, attention = tokens.pad(rows, pad_id=self.model.fast_tokenizer.pad_id, device=self.model.device)
+        with self._autocast:
+            hidden = self.model.token_vectors(ids, attention)
+        pooled = self.model.finish(hidden, attention, prompt_length=tokens.prompt_length)
+        if self.config.late_interaction == 0:
+            return (pooled,)
+        unit = torch.nn.functional.normalize(hidden.float(), dim=-1)
+        spare = width - unit.shape[1]
+        pad = torch.nn.functional.pad
+        return pooled, pad(unit, (0, 0, 0, spare)), pad(attention.bool(), (0, spare))
 
-        return [partial(encode, chunk) for chunk in chunks], np.concatenate(chunks)
+    def _nothing(self, width: int) -> Vectors:
+        zero = 0.0 * next(self.model.parameters()).sum()
+        mask = torch.zeros((0, width), dtype=torch.bool, device=self.model.device)
+        return zero.expand(0, self.model.dimension), zero.expand(0, width, self.model.hidden), mask
 
     def evaluate(self) -> float:
         """Return nDCG@10 of the dev queries over the dev pool of documents, from vectors in the fastest precision the machine has.
@@ -278,19 +292,24 @@ class RetrieverObjective:
             raise RivalsError("choosing a checkpoint needs dev queries; give a dev split or set evaluations to 0")
         pool = np.arange(len(self.dev.documents)) if self.dev_pool is None else self.dev_pool
         texts = self.dev.documents.full_texts
-        how: dict[str, Any] = {"dtype": "fast", "progress": False, "normalize": True}
-        documents = self.model.encode([texts[i] for i in pool], role="document", **how)
-        queries = self.model.encode(self.dev.queries.full_texts, role="query", **how)
+        similarity = self._similarities(self.dev.queries.full_texts, [texts[i] for i in pool])
         known = self.dev.judgements.positives
         place = np.full(len(self.dev.documents), -1)
         place[pool] = np.arange(len(pool))
         inside = place[known.document] >= 0
-        relevance = np.zeros((len(queries), len(pool)), np.float32)
+        relevance = np.zeros(similarity.shape, np.float32)
         relevance[known.query[inside], place[known.document[inside]]] = known.relevance[inside]
         judged = np.flatnonzero(np.diff(known.offsets) > 0)
         if not len(judged):
             raise RivalsError("no dev query has a relevant document; check the splits or set evaluations to 0")
-        return float(ndcg((queries @ documents.T)[judged], relevance[judged], k=10).mean())
+        return float(ndcg(similarity[judged], relevance[judged], k=10).mean())
+
+    def _similarities(self, queries: list[str], documents: list[str]) -> NDArray[np.float32]:
+        """Return the scores of every query with every document, as a search would have them."""
+        how: dict[str, Any] = {"dtype": "fast", "progress": False, "normalize": True}
+        found: NDArray[np.float32] = self.model.encode(documents, role="document", **how)
+        asked: NDArray[np.float32] = self.model.encode(queries, role="query", **how)
+        return asked @ found.T
 
 
 def _assembled(vectors: Sequence[Vectors], order: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,7 +29,8 @@ from rivals.training.executor import CachedGradients
 from rivals.training.loop import LOG, LoopConfig, TrainingResult
 from rivals.training.negatives import Negatives
 from rivals.training.refresh import Refresh
-from rivals.training.retriever import RetrieverConfig, train_retriever
+from rivals.training.retriever import train_retriever
+from rivals.training.retriever_config import RetrieverConfig
 from rivals.training.second_stage import SecondStageResult, fit_second_stage
 from rivals.workflow.config import ExperimentConfig
 from rivals.workflow.run_folder import RunFolder

@@ -45,6 +45,24 @@ class Members:
         self.row_of: dict[str, int] = {}
         self.empty: dict[str, tuple[Table, int]] = {}
         self._by_text: dict[str, int] | None = None
+        self._given: Collection | None = None
+
+    @classmethod
+    def of(cls, part: str, collection: Collection, report: Report) -> Members:
+        """Return closed members that stand for a collection at hand; texts are looked up bare and with their title.
+
+        >>> Members.of("documents", Collection(["a"], ["x"], {"title": ["T"]}), Report()).find(None, "T. x")
+        (0, '')
+        """
+        members = cls(part, report)
+        members.closed, members._given = True, collection
+        members.ids, members.row_of = collection.ids.tolist(), {name: row for row, name in enumerate(collection.ids)}
+        members.texts = collection.texts if collection.has_texts else [""] * len(collection)
+        members._by_text = {}
+        for text in (members.texts, collection.full_texts) if collection.has_texts else ():
+            for row, value in enumerate(text):
+                members._by_text.setdefault(value, row)
+        return members
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -159,8 +177,8 @@ class Members:
             return -1, f"unknown {self.name}"
         return -1, "" if text and not text.isspace() else f"empty {self.name} text"
 
-    def add(self, identifier: str | None, text: str, table: Table, row: int) -> int:
-        """Return the row of a member named in a pair, made now if it is new.
+    def add(self, identifier: str | None, text: str, table: Table, row: int, *, title: str = "") -> int:
+        """Return the row of a member named in a pair, made now (with its title) if it is new.
 
         Raises:
             DataError: the id has another text elsewhere.
@@ -168,7 +186,7 @@ class Members:
         known, _ = self.find(identifier, text)
         if known < 0:
             made = generated_id(text, self.name[0]) if identifier is None else identifier
-            return self._append(made, text, "", None, (table, row))
+            return self._append(made, text, title, None, (table, row))
         if identifier is not None and text and self.texts[known] != text:
             if not self.closed:
                 place = self.where[known][0].place(self.where[known][1])
@@ -178,5 +196,7 @@ class Members:
 
     def collection(self) -> Collection:
         """Return the finished collection."""
+        if self._given is not None:
+            return self._given
         columns: dict[str, Any] = {"title": self.titles} if any(self.titles) else {}
         return Collection(self.ids, self.texts, columns | self.columns, name=self.name)

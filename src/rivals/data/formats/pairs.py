@@ -116,7 +116,7 @@ class Pairs:
                 continue
             by_text = fault.endswith("text")
             if not self.drop and not by_text:
-                raise table.error(row, _unusable(members, identifier, text, fault))
+                raise table.error(row, unusable(members, identifier, text, fault))
             self.report.add(part, f"dropped: {fault}")
             return None
         return self.queries.add(query_id, query, table, row), self.documents.add(document_id, document, table, row)
@@ -136,7 +136,7 @@ class Pairs:
                 continue
             _, fault = self.documents.find(identifier, text)
             if fault and not self.drop and not fault.endswith("text"):
-                raise table.error(row, _unusable(self.documents, identifier, text, fault))
+                raise table.error(row, unusable(self.documents, identifier, text, fault))
             if fault:
                 self.report.add("negatives", f"dropped: {fault}")
                 continue
@@ -183,7 +183,7 @@ class Pairs:
             elif self.drop:
                 self.report.add("splits", f"dropped: {fault.removesuffix(' text')}")
             else:
-                raise table.error(row, _unusable(self.queries, identifier, "", fault))
+                raise table.error(row, unusable(self.queries, identifier, "", fault))
         self.report.add("splits", "rows", len(table))
         self.report.add("splits", "used", used)
 
@@ -237,7 +237,8 @@ class Pairs:
         return table.error(self.row[other], f"{pair} are judged twice, differently: {grades}")
 
 
-def _unusable(members: Members, identifier: str | None, text: str, fault: str) -> str:
+def unusable(members: Members, identifier: str | None, text: str, fault: str) -> str:
+    """Return the message for a row that names a member which is not there."""
     called = f"'{identifier}'" if identifier is not None else f"with the text {short(text)}"
     if fault.startswith("empty") and identifier in members.empty:
         table, row = members.empty[identifier]

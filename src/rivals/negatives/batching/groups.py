@@ -1,4 +1,4 @@
-"""Batches whose queries are each other's rivals, so that in-batch negatives are hard ones at no cost."""
+"""Groups of queries that are each other's rivals, made anew each epoch, so that in-batch negatives are hard ones at no cost."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ from numpy.typing import NDArray
 from rivals import lists
 from rivals.data.dataset import Judgements
 from rivals.data.run import Run
+from rivals.errors import RivalsError
 
 
-def rival_queries(run: Run, known: Judgements, *, depth: int = 20) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def rival_queries(
+    run: Run, known: Judgements, *, depth: int = 20, skip: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rivals of every query, as (offsets, query rows): queries with a positive among its hardest usable negatives.
 
-    Only the first `depth` kept candidates count, and their order (hardest first) is kept, so a query's first rival has the positive
-    that is most easily mistaken for its own.
+    Only `depth` kept candidates after the first `skip` count, and their order (hardest first) is kept, so a query's first
+    rival has the positive that is most easily mistaken for its own.
+
+    Raises:
+        RivalsError: a run and judgements over different numbers of queries, depth < 1, skip < 0.
     """
+    if depth < 1 or skip < 0:
+        raise RivalsError(f"depth must be 1 or more and skip 0 or more, not {depth} and {skip}")
+    if len(run.queries) != len(known.offsets) - 1:
+        raise RivalsError(
+            f"the run has {len(run.queries)} queries, the judgements {len(known.offsets) - 1}; align them first"
+        )
     usable = run.keep & (run.label != 1)
     offsets = lists.keep_values(usable, run.offsets)
     place = lists.positions(offsets)
-    rows = np.flatnonzero(usable)[place < depth]
+    rows = np.flatnonzero(usable)[(place >= skip) & (place < skip + depth)]
     query, document = run.query[rows], run.document[rows]
     order = np.argsort(known.document, kind="stable")
     owner, of = known.query[order], known.document[order]
