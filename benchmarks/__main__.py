@@ -17,6 +17,7 @@ ENTRIES = (
     "top_k",
     "mining",
     "filters",
+    "batching",
     "info_nce",
     "metric_learning",
     "pairwise",

@@ -34,7 +34,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 #: Imports between rooms of one floor, with the reason. An entry that nothing needs any more fails a test below.
 NEIGHBOURS: dict[tuple[str, str], str] = {
-    ("training", "negatives"): "what a sampler returns (Draw) is what a retriever trains on; named in signatures only",
+    ("training", "negatives"): "training draws with samplers and puts rivals into one batch",
 }
 
 #: Rooms that may read the top of the package, `rivals` itself; for all others that would be a circle.

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     )
     from rivals.negatives.adapter_transforms import AdapterFilter, AdapterReranker, adapter_scores
     from rivals.negatives.ambiguous import Ambiguous, ambiguous_probabilities
-    from rivals.negatives.audit import MiningAudit
+    from rivals.negatives.audit import MiningAudit, Reason
     from rivals.negatives.closer_than_positive import CloserThanPositive, closer_than_positive_mask
     from rivals.negatives.clusters import ClusterSource, ClusterWeight, SameCluster
     from rivals.negatives.complementary import Complementary
     from rivals.negatives.corrupted_triples import CorruptedTriples, tail_shares
     from rivals.negatives.ensemble import EnsembleEncoder, EnsembleSource
     from rivals.negatives.entity_graph import EntityGraph
-    from rivals.negatives.export import Exported, write_lists, write_triples, write_tuples
+    from rivals.negatives.export import Exported, drawn_of, mark_drawn, write_lists, write_triples, write_tuples
     from rivals.negatives.false_negatives import FalseNegatives, estimate_false_negatives
     from rivals.negatives.filters import (
         Duplicates,
@@ -122,6 +122,7 @@ _HOME = {
     "PrincipalAxes": "principal",
     "RandomSource": "sources",
     "ReadyMade": "listed_sources",
+    "Reason": "audit",
     "Resample": "samplers_hardness",
     "Rescore": "rescore",
     "RetrieverAdapter": "adapter",
@@ -155,6 +156,7 @@ _HOME = {
     "characterise_noise": "label_noise",
     "closer_than_positive_mask": "closer_than_positive",
     "degree_weight": "text_clusters",
+    "drawn_of": "export",
     "estimate_false_negatives": "false_negatives",
     "fit_principal_axes": "principal",
     "found_by": "joint",
@@ -164,6 +166,7 @@ _HOME = {
     "large_loss_judgements": "partial_labels",
     "line_penalty": "adapter",
     "load_reviews": "review",
+    "mark_drawn": "export",
     "mine_hard_negatives": "mine",
     "missing_answers": "graph",
     "neighbour_reciprocal_rank": "selection",
@@ -236,6 +239,7 @@ __all__ = [
     "PrincipalAxes",
     "RandomSource",
     "ReadyMade",
+    "Reason",
     "Resample",
     "Rescore",
     "RetrieverAdapter",
@@ -269,6 +273,7 @@ __all__ = [
     "characterise_noise",
     "closer_than_positive_mask",
     "degree_weight",
+    "drawn_of",
     "estimate_false_negatives",
     "fit_principal_axes",
     "found_by",
@@ -278,6 +283,7 @@ __all__ = [
     "large_loss_judgements",
     "line_penalty",
     "load_reviews",
+    "mark_drawn",
     "mine_hard_negatives",
     "missing_answers",
     "neighbour_reciprocal_rank",
