@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rivals.errors import RivalsError
 from rivals.training.checkpoint import load_checkpoint, trainable_state
+from rivals.training.distributed import World
 from rivals.training.loop import LOG, LoopConfig, TrainingResult, fit, make_optimizer, read_log
 from tests.training.tiny import Pairs, assert_same_weights, weights, write_word_bert
 
@@ -321,3 +322,8 @@ def test_killed_trainings_end_with_the_same_weights(tmp_path: Path) -> None:
     trained = load_file(tmp_path / "whole.safetensors")
     name = "embeddings.word_embeddings.weight"
     assert not torch.equal(trained[f"backbone.{name}"], start[name])
+
+
+def test_an_objective_that_does_not_share_its_batches_trains_alone() -> None:
+    with pytest.raises(RivalsError, match="Pairs does not share its batches among 2 processes"):
+        fit(Pairs(), CONFIG, world=World(0, 2))

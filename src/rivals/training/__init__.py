@@ -5,58 +5,121 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rivals.training.adversarial import AdversarialObjective
+    from rivals.training.coupled import CoupledObjective
+    from rivals.training.curriculum import CurriculumObjective
+    from rivals.training.exchange import Follow, generate_negatives, newest_negatives, publish_negatives
     from rivals.training.executor import CachedGradients, GradientCache, Plain, cached_backward
+    from rivals.training.live_query import LiveQuery, LiveQueryObjective
     from rivals.training.loop import LoopConfig, Objective, TrainingResult, fit
     from rivals.training.multi_task import CombinedGradients, MultiTaskObjective, SharingReport, sharing_report
     from rivals.training.negatives import Negatives
+    from rivals.training.phased import Phased
+    from rivals.training.ranker import ListObjective, ScorerObjective, TaughtObjective
     from rivals.training.refresh import Refresh
     from rivals.training.regime import Regime, Together
     from rivals.training.retriever import RetrieverObjective, train_retriever
     from rivals.training.retriever_config import RetrieverConfig
+    from rivals.training.schedules import Alternate, Curriculum, Phases, Progressive, Stage, Stages
+    from rivals.training.scorers import FeatureScorer, PairScorer, Scorer
+    from rivals.training.staleness import Staleness
     from rivals.training.supervised import SupervisedObjective
+    from rivals.training.vector_scorers import EncodedTexts, MappedVectors, VectorScorer
 
 _HOME = {
+    "AdversarialObjective": "adversarial",
+    "Alternate": "schedules",
     "CachedGradients": "executor",
-    "GradientCache": "executor",
-    "Plain": "executor",
-    "cached_backward": "executor",
-    "LoopConfig": "loop",
-    "Objective": "loop",
-    "TrainingResult": "loop",
-    "fit": "loop",
     "CombinedGradients": "multi_task",
+    "CoupledObjective": "coupled",
+    "Curriculum": "schedules",
+    "CurriculumObjective": "curriculum",
+    "EncodedTexts": "vector_scorers",
+    "FeatureScorer": "scorers",
+    "Follow": "exchange",
+    "GradientCache": "executor",
+    "ListObjective": "ranker",
+    "LiveQuery": "live_query",
+    "LiveQueryObjective": "live_query",
+    "LoopConfig": "loop",
+    "MappedVectors": "vector_scorers",
     "MultiTaskObjective": "multi_task",
-    "SharingReport": "multi_task",
-    "sharing_report": "multi_task",
     "Negatives": "negatives",
+    "Objective": "loop",
+    "PairScorer": "scorers",
+    "Phased": "phased",
+    "Phases": "schedules",
+    "Plain": "executor",
+    "Progressive": "schedules",
     "Refresh": "refresh",
     "Regime": "regime",
-    "Together": "regime",
     "RetrieverConfig": "retriever_config",
     "RetrieverObjective": "retriever",
-    "train_retriever": "retriever",
+    "Scorer": "scorers",
+    "ScorerObjective": "ranker",
+    "SharingReport": "multi_task",
+    "Stage": "schedules",
+    "Stages": "schedules",
+    "Staleness": "staleness",
     "SupervisedObjective": "supervised",
+    "TaughtObjective": "ranker",
+    "Together": "regime",
+    "TrainingResult": "loop",
+    "VectorScorer": "vector_scorers",
+    "cached_backward": "executor",
+    "fit": "loop",
+    "generate_negatives": "exchange",
+    "newest_negatives": "exchange",
+    "publish_negatives": "exchange",
+    "sharing_report": "multi_task",
+    "train_retriever": "retriever",
 }
 
 __all__ = [
+    "AdversarialObjective",
+    "Alternate",
     "CachedGradients",
     "CombinedGradients",
+    "CoupledObjective",
+    "Curriculum",
+    "CurriculumObjective",
+    "EncodedTexts",
+    "FeatureScorer",
+    "Follow",
     "GradientCache",
+    "ListObjective",
+    "LiveQuery",
+    "LiveQueryObjective",
     "LoopConfig",
+    "MappedVectors",
     "MultiTaskObjective",
     "Negatives",
     "Objective",
+    "PairScorer",
+    "Phased",
+    "Phases",
     "Plain",
+    "Progressive",
     "Refresh",
     "Regime",
     "RetrieverConfig",
     "RetrieverObjective",
+    "Scorer",
+    "ScorerObjective",
     "SharingReport",
+    "Stage",
+    "Stages",
+    "Staleness",
     "SupervisedObjective",
+    "TaughtObjective",
     "Together",
     "TrainingResult",
+    "VectorScorer",
     "cached_backward",
     "fit",
+    "generate_negatives",
+    "newest_negatives",
+    "publish_negatives",
     "sharing_report",
     "train_retriever",
 ]

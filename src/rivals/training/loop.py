@@ -127,6 +127,11 @@ def fit(
             checkpoint made with other options.
     """
     model, executor, regime = objective.model, executor or Plain(), regime or Regime()
+    if world.size > 1 and not hasattr(objective, "world"):
+        raise RivalsError(
+            f"{type(objective).__name__} does not share its batches among {world.size} processes, so their gradients would add up "
+            "to several times the right one; train it in one process"
+        )
     per_epoch = math.ceil(len(objective.batches(0)) / config.accumulate)
     total = min(per_epoch * config.epochs, config.max_steps or per_epoch * config.epochs)
     if total == 0:
