@@ -16,6 +16,7 @@ ENTRIES = (
     "encode",
     "top_k",
     "mining",
+    "rescoring",
     "filters",
     "batching",
     "info_nce",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks._harness import Case, Target, Variant, Workload
 from benchmarks.mining import GivenVectors
 
-_NEGATIVES, _MARGIN, _CANDIDATES = 7, 0.02, 72  # 72: what sentence-transformers looks at with one positive and a margin
+_MARGIN = 0.02
 _LAYER_WEIGHTS = 10_646_784
 
 
@@ -52,20 +52,20 @@ def _task(asked: int, size: int) -> tuple[Any, Any, NDArray[np.float32], NDArray
     return Dataset(queries, documents, judgements), encoder, *vectors
 
 
-def fitted_cross_encoder(dataset: Any, queries: NDArray[np.float32], documents: NDArray[np.float32]) -> Any:
-    """Return a cross-encoder from MiniLM whose head predicts cosines from the pooled pair, by ridge regression."""
+def fitted_cross_encoder(dataset: Any, queries: NDArray[np.float32], documents: NDArray[np.float32], size: int) -> Any:
+    """Return a cross-encoder from MiniLM whose head predicts cosines from `size` pooled pairs, by ridge regression."""
     import torch
 
     from rivals.models import CrossEncoder
 
     model = CrossEncoder.load("all-MiniLM-L6-v2", device="cpu", dtype="fast", seed=0)
     generator = np.random.default_rng(6)
-    query = generator.integers(0, len(queries), 256)
-    document = np.where(generator.random(256) < 0.3, query, generator.integers(0, len(documents), 256))
+    query = generator.integers(0, len(queries), size)
+    document = np.where(generator.random(size) < 0.3, query, generator.integers(0, len(documents), size))
     asked, read = dataset.queries.full_texts, dataset.documents.full_texts
     pairs = model.tokenize_pairs([asked[row] for row in query], [read[row] for row in document], 64)
     with torch.inference_mode():
-        pooled = [model.model.bert(*pairs.pad(np.arange(i, i + 32))).pooler_output for i in range(0, 256, 32)]
+        pooled = [model.model.bert(*pairs.pad(np.arange(i, i + 32))).pooler_output for i in range(0, size, 32)]
     features = torch.cat(pooled).double()
     target = torch.from_numpy((queries[query] * documents[document]).sum(1)).double()
     mean = features.mean(0)
@@ -79,13 +79,15 @@ def fitted_cross_encoder(dataset: Any, queries: NDArray[np.float32], documents: 
 
 
 def workload(quick: bool) -> Workload:
-    """Rescore the candidates of 4 questions among 300 answers (2 among 90 when quick)."""
+    """Rescore the candidates of 3 questions among 250 answers (2 among 30 when quick)."""
     from rivals.negatives import PositiveAware, Top, mine_hard_negatives
     from rivals.negatives.rescore import Rescore
     from rivals.retrieve import Dense
 
-    dataset, _, queries, documents = _task(*((2, 90) if quick else (4, 300)))
-    model = fitted_cross_encoder(dataset, queries, documents)
+    dataset, _, queries, documents = _task(*((2, 30) if quick else (3, 250)))
+    model = fitted_cross_encoder(dataset, queries, documents, 32 if quick else 256)
+    negatives = 1 if quick else 7
+    candidates = 10 * negatives + 2  # what sentence-transformers looks at with one positive and a margin
     given = GivenVectors({"query": queries, "document": documents})
     texts, questions = dataset.documents.full_texts, dataset.queries.full_texts
 
@@ -95,8 +97,8 @@ def workload(quick: bool) -> Workload:
             Dense(given, dataset.documents, vectors=documents, show_progress=False),
             dataset,
             filters=(Rescore(model), PositiveAware(absolute=_MARGIN)),
-            sampler=Top(_NEGATIVES),
-            top_k=_CANDIDATES,
+            sampler=Top(negatives),
+            top_k=candidates,
             show=False,
             allow_none=True,
         )
@@ -126,14 +128,13 @@ def workload(quick: bool) -> Workload:
                 corpus=texts,
                 cross_encoder=peer,
                 absolute_margin=_MARGIN,
-                num_negatives=_NEGATIVES,
+                num_negatives=negatives,
                 output_format="n-tuple",
                 verbose=False,
             )
 
         variants.append(Variant("sentence-transformers", lambda threads: theirs()))
 
-    candidates = min(_CANDIDATES, len(texts))
     pairs_scored = len(questions) * candidates
 
     def checks(results: dict[str, Any]) -> dict[str, float]:
@@ -144,7 +145,7 @@ def workload(quick: bool) -> Workload:
         }
         if "sentence-transformers" in results:
             lists = {
-                row["anchor"]: [row[f"negative_{i}"] for i in range(1, _NEGATIVES + 1)]
+                row["anchor"]: [row[f"negative_{i}"] for i in range(1, negatives + 1)]
                 for row in results["sentence-transformers"]
             }
             same = [exact.get(query) == listed for query, listed in lists.items()]
@@ -193,7 +194,10 @@ def _correlation(one: Any, other: Any) -> float:
 def _common(one: dict[str, list[str]], other: dict[str, list[str]]) -> float:
     """The share of negatives that both name, over the queries that either has."""
     queries = {*one, *other}
-    shares = [len({*one.get(query, ())} & {*other.get(query, ())}) / _NEGATIVES for query in queries]
+    shares = [
+        len({*one.get(query, ())} & {*other.get(query, ())}) / len(one.get(query, ()) or other[query])
+        for query in queries
+    ]
     return float(np.mean(shares)) if shares else 1.0
 
 

@@ -35,9 +35,7 @@ def compared(given: Bench, seed: int, smoke: bool) -> dict[str, float]:
         ways = [
             way
             for found, sampler in zip(mined, options, strict=True)
-            for way in by_rate(
-                given, partial(shuffled, given.examples(found, sampler, seed=seed), seed), seed, smoke
-            )
+            for way in by_rate(given, partial(shuffled, given.examples(found, sampler, seed=seed), seed), seed, smoke)
         ]
         figures[f"nDCG@10 {name}"] = best_test(given, ways)
         figures[f"false negatives, {name}"] = false_share(mined[0].draw, given.task.truth.judgements)

@@ -15,12 +15,11 @@ from benchmarks import __main__ as benchmarks
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = {
-    "encode", "top_k/random", "top_k/clustered", "mining", "info_nce", "training_step", "gradient_cache", "metrics", "bm25/build",
-    "bm25/search", "metric_learning/multi_similarity", "metric_learning/circle", "metric_learning/triplet_hard",
-    "metric_learning/supervised_contrastive",
-    "pairwise/lambda", "pairwise/lambdarank", "pairwise/logistic", "pairwise/hinge",
-    "neural_ndcg", "filters",
-    "batching/b3_20000", "batching/b3_100000", "batching/no_duplicates",
+    "encode", "top_k/random", "top_k/clustered", "mining", "rescoring", "info_nce", "training_step", "gradient_cache",
+    "metrics", "bm25/build", "bm25/search", "metric_learning/multi_similarity", "metric_learning/circle",
+    "metric_learning/triplet_hard", "metric_learning/supervised_contrastive", "pairwise/lambda",
+    "pairwise/lambdarank", "pairwise/logistic", "pairwise/hinge", "neural_ndcg", "filters", "batching/b3_20000",
+    "batching/b3_100000", "batching/no_duplicates",
 }  # fmt: skip
 
 
@@ -75,6 +74,8 @@ def test_figures_are_complete(report: dict[str, Any], case: str) -> None:
         ("top_k/random", "recall", 0.999, 1),
         ("top_k/clustered", "recall of faiss IndexFlatIP", 0.999, 1),
         ("mining", "queries with the same list", 0.9, 1),
+        ("rescoring", "queries with the same list in float32", 0.5, 1),
+        ("rescoring", "rank correlation of our scores with float32", 0.9, 1),
         ("info_nce", "gradient difference", 0, 1e-5),
         ("metric_learning/multi_similarity", "gradient difference", 0, 1e-4),
         ("metric_learning/circle", "gradient difference", 0, 1e-4),

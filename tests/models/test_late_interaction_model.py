@@ -194,7 +194,9 @@ def test_unit_max_sim_is_the_loop(sizes: tuple[int, int, int, int, int], own: bo
                 if len(chosen):  # a unit never beats its passage under the same query
                     assert float(scores[i, j, u]) <= float(whole[i, j]) + 1e-9
     permuted = torch.where(ids >= 0, units - 1 - ids, ids)
-    torch.testing.assert_close(unit_max_sim(queries, documents, mask, permuted, units, reduction="sum")[0].flip(-1), scores)
+    torch.testing.assert_close(
+        unit_max_sim(queries, documents, mask, permuted, units, reduction="sum")[0].flip(-1), scores
+    )
 
 
 def test_one_unit_is_max_sim() -> None:
@@ -207,7 +209,9 @@ def test_one_unit_is_max_sim() -> None:
 
 def test_passage_scores_join_units_of_different_passages() -> None:
     unit, passage = torch.tensor([[[0.1, 0.3], [0.9, 0.2]]]), torch.tensor([[1.0, 0.0]])
-    assert any_granularity_score(unit, passage, alpha=2.0).tolist() == [[[pytest.approx(2.1), pytest.approx(2.3)], [pytest.approx(0.9), pytest.approx(0.2)]]]
+    assert any_granularity_score(unit, passage, alpha=2.0).tolist() == [
+        [[pytest.approx(2.1), pytest.approx(2.3)], [pytest.approx(0.9), pytest.approx(0.2)]]
+    ]
     with pytest.warns(UserWarning, match="alpha is -1"):
         any_granularity_score(unit, passage, alpha=-1)
     with pytest.raises(RivalsError, match="need passage scores"):
@@ -216,9 +220,7 @@ def test_passage_scores_join_units_of_different_passages() -> None:
         unit_max_sim(torch.ones(1, 1, 1), torch.ones(1, 3, 1), torch.ones(1, 1).bool(), torch.tensor([[0, 1, 2]]), 2)
 
 
-@pytest.mark.parametrize(
-    "units", [[[(0, 0)]], [[(0, 3), (2, 4)]], [[(0, 99)]], [[(-1, 2)]], [[(3, 4), (0, 2)]]]
-)
+@pytest.mark.parametrize("units", [[[(0, 0)]], [[(0, 3), (2, 4)]], [[(0, 99)]], [[(-1, 2)]], [[(3, 4), (0, 2)]]])
 def test_bad_units_are_told(units: list[list[tuple[int, int]]]) -> None:
     with pytest.raises(RivalsError, match="of text 0 is empty, overlaps"):
         unit_of_tokens(np.array([[0, 2]]), np.array([0, 1]), units, ["ab cd"])
@@ -234,7 +236,10 @@ def test_other_mistakes_are_told(encoder: Encoder, tiny: Path, tmp_path: Path, m
         LateInteraction.load(tmp_path / "single")
     model = made(encoder, "plain")
     model.save(tmp_path / "multi")
-    assert json.loads((tmp_path / "multi" / "config_sentence_transformers.json").read_text())["model_type"] == "MultiVectorEncoder"
+    assert (
+        json.loads((tmp_path / "multi" / "config_sentence_transformers.json").read_text())["model_type"]
+        == "MultiVectorEncoder"
+    )
     (tmp_path / "multi" / "1_Dense" / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="damaged"):
         LateInteraction.load(tmp_path / "multi")
@@ -244,5 +249,5 @@ def test_other_mistakes_are_told(encoder: Encoder, tiny: Path, tmp_path: Path, m
         LateInteraction.from_encoder(encoder, markers={"other": "[O]"})
     with pytest.raises(RivalsError, match="must be 1 or more"):
         QueryExpansion(0)
-    with pytest.raises(ModelError, match="no token '.nothing.'"):
+    with pytest.raises(ModelError, match=r"no token '.nothing.'"):
         LateInteraction.from_encoder(encoder, layout=MultiVectorLayout(expansion=QueryExpansion(4, token="[nothing]")))

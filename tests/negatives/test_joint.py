@@ -49,7 +49,9 @@ def test_the_card_s_lists() -> None:
 def test_a_marked_candidate_leaves_its_share_to_its_source() -> None:
     run = united([[[1, 2, 3, 4], [3, 4, 5, 6]]])
     run = run.mark(run.document == 4, "known positive")
-    assert by_document(run, Joint(1)) == pytest.approx({1: 1 / 6, 2: 1 / 6, 3: 1 / 3, 4: 0, 5: 1 / 6, 6: 1 / 6}, abs=1e-5)
+    assert by_document(run, Joint(1)) == pytest.approx(
+        {1: 1 / 6, 2: 1 / 6, 3: 1 / 3, 4: 0, 5: 1 / 6, 6: 1 / 6}, abs=1e-5
+    )
 
 
 def test_lists_of_other_lengths_weigh_alike_in_a_mixture_only() -> None:

@@ -54,7 +54,9 @@ class World:
             Judgements.build(query, document, [1] * len(query), queries=QUERIES, documents=DOCUMENTS),
         )
 
-    def retriever(self, *, seed: int = 1, dropout: float = 0.2, shared: bool = False, scale: float = 1.0) -> VectorScorer:
+    def retriever(
+        self, *, seed: int = 1, dropout: float = 0.2, shared: bool = False, scale: float = 1.0
+    ) -> VectorScorer:
         query = Tower(seed, dropout)
         document = query if shared else Tower(seed + 1, dropout)
         return VectorScorer(MappedVectors(query, self.queries), MappedVectors(document, self.documents), scale=scale)

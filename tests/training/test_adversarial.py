@@ -103,7 +103,7 @@ def test_the_ranker_judges_without_dropout_and_goes_on_with_it() -> None:
 
 def test_a_duel_takes_turns_and_mines_anew_each_period(tmp_path: Path) -> None:
     objective, regime = duel(World())
-    train(lambda: (objective, regime), tmp_path, epochs=4, clip=2.0)
+    train(lambda: (objective, regime), tmp_path, epochs=4, clip=2.0, warmup=0.0)
     log = read_log(tmp_path)
     phases = [line["phase"] for line in log if "loss" in line]
     assert phases == (["ranker"] * 2 + ["retriever"] * 3) * 2 + ["ranker"] * 2
@@ -151,7 +151,9 @@ def test_the_host_draws_what_is_as_good_as_the_positive() -> None:
     negatives = objective.query_batches.negatives
     assert negatives is not None
     run = negatives.run
-    near = np.abs(run.score - np.repeat(np.fmax.reduceat(run.positive_score, run.positive_offsets[:-1]), np.diff(run.offsets)))
+    near = np.abs(
+        run.score - np.repeat(np.fmax.reduceat(run.positive_score, run.positive_offsets[:-1]), np.diff(run.offsets))
+    )
     drawn = negatives.draw(0)
     usable = run.label != 1
     hits = 0

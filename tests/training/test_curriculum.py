@@ -42,7 +42,9 @@ def run_of(scores: list[float], positives: list[int], positive_score: list[float
 def test_ranks_of_candidates_and_of_positives_inside_and_outside() -> None:
     candidate, positive = first_stage_looks(run_of([9.0, 5.0, 7.0], [2, 4]))
     run = run_of([9.0, 5.0, 7.0], [2, 4])
-    assert dict(zip(run.document.tolist(), candidate.tolist(), strict=True)) == pytest.approx({0: 1, 2: 1 / 2, 1: 1 / 3})
+    assert dict(zip(run.document.tolist(), candidate.tolist(), strict=True)) == pytest.approx(
+        {0: 1, 2: 1 / 2, 1: 1 / 3}
+    )
     assert positive.tolist() == pytest.approx([1 / 2, 1 / 1000])
 
 
@@ -90,7 +92,10 @@ def test_lists_weigh_by_their_hardest_pair(time: float, anti: bool) -> None:
     scores = frozen_scores(objective.scorer, lists).double().numpy()
     expected = []
     for row, query in enumerate(lists.query):
-        ranks = {int(d): int(r) + 1 for d, r in zip(run.document[run.query == query], run.rank[run.query == query], strict=True)}
+        ranks = {
+            int(d): int(r) + 1
+            for d, r in zip(run.document[run.query == query], run.rank[run.query == query], strict=True)
+        }
         h = [1 / ranks.get(int(d), 1000) for d in lists.document[row]]
         ease = [(h[0] - other + 1) / 2 for other in h[1:]]
         ease = [1 - e if anti else e for e in ease]

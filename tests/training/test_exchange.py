@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import time
@@ -79,7 +80,9 @@ def trained(world: World, folder: Path, steps: int) -> None:
     objective = ScorerObjective(
         world.retriever(), QueryBatches(world.dataset, 6, negatives=Negatives(world.run(), Uniform(3)))
     )
-    config = LoopConfig(epochs=2, max_steps=6, learning_rate=0.02, evaluations=0, checkpoint_seconds=0, precision="float32")
+    config = LoopConfig(
+        epochs=2, max_steps=6, learning_rate=0.02, evaluations=0, checkpoint_seconds=0, precision="float32"
+    )
     real, calls = objective.loss, []
 
     def loss(*arguments: Any) -> torch.Tensor:
@@ -89,10 +92,8 @@ def trained(world: World, folder: Path, steps: int) -> None:
         return real(*arguments)
 
     objective.loss = loss  # type: ignore[method-assign]
-    try:
+    with contextlib.suppress(Broken):
         fit(objective, config, folder=folder, resume=False)
-    except Broken:
-        pass
 
 
 def test_a_generator_mines_each_checkpoint_once_and_the_queries_in_turn(tmp_path: Path) -> None:
@@ -103,8 +104,10 @@ def test_a_generator_mines_each_checkpoint_once_and_the_queries_in_turn(tmp_path
     def mine(rows: np.ndarray) -> Run:
         asked.append(rows.tolist())
         seen.append(scorer.model.training)
-        return world.run().take(rows).rescored(
-            np.arange(len(world.run().take(rows)), dtype=np.float32), scorer=run.scorer, feature="before"
+        return (
+            world.run()
+            .take(rows)
+            .rescored(np.arange(len(world.run().take(rows)), dtype=np.float32), scorer=run.scorer, feature="before")
         )
 
     looks = 0

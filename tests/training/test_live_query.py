@@ -87,7 +87,9 @@ def test_lists_hold_what_was_found_and_then_what_was_missed(seed: int, n: int, a
     retrieved = np.stack([rng.permutation(9)[:n] for _ in range(queries)])
     relevant = [rng.permutation(9)[: rng.integers(0, 4)].tolist() for _ in range(queries)]
     offsets = np.cumsum([0, *map(len, relevant)])
-    found = live_lists(retrieved, (offsets, np.array(sum(relevant, []), np.int64)), append_missing=append)
+    found = live_lists(
+        retrieved, (offsets, np.array([d for part in relevant for d in part], np.int64)), append_missing=append
+    )
     missed = 0
     for row in range(queries):
         expected = retrieved[row].tolist()
@@ -151,7 +153,7 @@ def test_star_then_adore_in_one_training(tmp_path: Path) -> None:
     train(lambda: (objective, calendar), tmp_path, evaluations=3)
     log = read_log(tmp_path)
     assert [line["phase"] for line in log if "loss" in line] == ["star"] * 4 + ["adore"] * 5
-    assert [list(line["refresh"])[0] for line in log if "refresh" in line] == ["version", "frozen"]
+    assert [next(iter(line["refresh"])) for line in log if "refresh" in line] == ["version", "frozen"]
     after = weights(objective.model)
     assert any(not torch.equal(after[n], before[n]) for n in after if n.startswith("document."))
     rates = [line["learning_rate"] for line in log if "loss" in line]
@@ -207,7 +209,8 @@ def test_what_is_missing_is_told() -> None:
     )
     with pytest.raises(RivalsError, match="no query has a positive"):
         LiveQueryObjective(side, unjudged, n=5)
-    half = world.dataset.judgements.positives
-    few = Dataset(world.dataset.queries, world.dataset.documents, Judgements.build(half.query[:4], half.document[:4], half.relevance[:4], queries=18, documents=DOCUMENTS))  # fmt: skip
+    known = world.dataset.judgements.positives
+    first = Judgements.build(known.query[:4], known.document[:4], [1] * 4, queries=18, documents=DOCUMENTS)
+    few = Dataset(world.dataset.queries, world.dataset.documents, first)
     found = LiveQueryObjective(side, few, n=5)
-    assert found.without_positive == 18 - len(set(half.query[:4].tolist()))
+    assert found.without_positive == 18 - len(set(known.query[:4].tolist()))

@@ -49,7 +49,9 @@ class Fixed:
 
 def test_the_list_wise_loss_by_hand() -> None:
     world = World()
-    objective = ScorerObjective(Fixed([2.0, 1.0, 0.0]), QueryBatches(world.dataset, 4, negatives=negatives_of(world, 2)))
+    objective = ScorerObjective(
+        Fixed([2.0, 1.0, 0.0]), QueryBatches(world.dataset, 4, negatives=negatives_of(world, 2))
+    )
     loss = objective.loss(objective.batches(0)[0], torch.Generator())
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1) + math.exp(-2)), abs=1e-6)
     assert loss.item() == pytest.approx(0.407605964, abs=1e-6)
@@ -117,7 +119,8 @@ def test_the_run_s_weights_reach_the_loss() -> None:
         for on in (False, True)
     )
     found = CandidateLists.of(batches(0)[0])
-    expected = pairwise_logistic_loss(frozen_scores(scorer, found), *found.tensors(torch.device("cpu"))[:2], weight=found.tensors(torch.device("cpu"))[2])  # fmt: skip
+    relevance, mask, weight = found.tensors(torch.device("cpu"))
+    expected = pairwise_logistic_loss(frozen_scores(scorer, found), relevance, mask, weight=weight)
     assert float(weighted.detach()) == pytest.approx(float(expected), rel=1e-6)
     assert float(weighted.detach()) > float(plain.detach())
 
@@ -143,7 +146,9 @@ def test_the_gradient_cache_gives_the_same_training() -> None:
         found = []
         for executor in (Plain(), CachedGradients()):
             scorer = world.retriever(dropout=0.0)
-            objective = ScorerObjective(scorer, QueryBatches(world.dataset, 6, negatives=negatives_of(world), share=share))  # type: ignore[arg-type]
+            objective = ScorerObjective(
+                scorer, QueryBatches(world.dataset, 6, negatives=negatives_of(world), share=share)
+            )  # type: ignore[arg-type]
             losses = fit(
                 objective,
                 LoopConfig(epochs=2, learning_rate=0.01, evaluations=0, precision="float32"),
@@ -204,9 +209,17 @@ def test_a_ranker_on_the_joint_negatives_of_two_retrievers() -> None:
 
     from rivals.data import Collection, Dataset
 
-    texts = [Collection(part.ids, [str(i) for i in part.ids], name=part.name) for part in (world.dataset.queries, world.dataset.documents)]  # fmt: skip
-    dataset = Dataset(*texts, world.dataset.judgements)
-    one, other = (Dense(By(n, f), dataset.documents, name=n, similarity="dot", show_progress=False) for n, f in (("one", 1.0), ("other", 0.1)))  # fmt: skip
+    dataset = Dataset(
+        *(
+            Collection(part.ids, part.ids.tolist(), name=part.name)
+            for part in (world.dataset.queries, world.dataset.documents)
+        ),
+        world.dataset.judgements,
+    )
+    one, other = (
+        Dense(By(name, flip), dataset.documents, name=name, similarity="dot", show_progress=False)
+        for name, flip in (("one", 1.0), ("other", 0.1))
+    )
     run = KnownPositives()((one | other)(dataset, 8))
     objective = ScorerObjective(world.ranker(), QueryBatches(dataset, 6, negatives=Negatives(run, Joint(4))))
     known = dataset.judgements.positives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,7 @@ def moved(objective: Two) -> list[set[str]]:
     """Which parts each step changed."""
     states = [*objective.snapshots, weights(objective.model)]
     return [
-        {name[0] for name in after if not torch.equal(before[name], after[name])}
-        for before, after in zip(states, states[1:], strict=False)
+        {name[0] for name in after if not torch.equal(before[name], after[name])} for before, after in pairwise(states)
     ]
 
 
@@ -318,12 +318,11 @@ class Numbered:
     """Batches that say whose and which they are."""
 
     model = nn.Linear(1, 1)
-    options = {"size": 3}
-    rates = {"weight": 0.5}
     clips_apart = ("bias",)
 
     def __init__(self, name: str, count: int) -> None:
         self.name, self.count = name, count
+        self.options, self.rates = {"size": 3}, {"weight": 0.5}
 
     def batches(self, epoch: int) -> list[str]:
         return [f"{self.name}{epoch}.{i}" for i in range(self.count)]

@@ -158,9 +158,14 @@ def test_a_ranker_that_reads_the_list_as_a_whole() -> None:
 def test_inference_leaves_every_layer_as_it_was() -> None:
     net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval()).train()
     net[1].eval()
-    with pytest.raises(KeyError), inference(net):
-        assert not any(layer.training for layer in net.modules())
-        raise KeyError
+
+    def fails() -> None:
+        with inference(net):
+            assert not any(layer.training for layer in net.modules())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
     assert [layer.training for layer in net.modules()] == [True, True, False]
 
 

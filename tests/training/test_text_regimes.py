@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rivals.data import Dataset, Run
+from rivals.data import Collection, Dataset, Judgements, Run
 from rivals.losses import pairwise_logistic_loss
 from rivals.models import CrossEncoder, Encoder
 from rivals.negatives import KnownPositives, Top, Uniform
@@ -25,23 +25,29 @@ from rivals.training.ranker import ScorerObjective
 from rivals.training.schedules import Alternate, Stage, Stages
 from rivals.training.scorers import PairScorer
 from rivals.training.vector_scorers import EncodedTexts, VectorScorer
-from tests.models.tiny import write_tiny_bert
+from tests.models.tiny import WORDS, write_tiny_bert
 from tests.training.small_world import assert_same_after_breaks
-from tests.training.tiny import small_sample, weights
+from tests.training.tiny import weights
 
 FLOAT: Any = {"precision": "float32"}
 SHORT: Any = {"epochs": 1, "learning_rate": 1e-3}
 
 
 class Texts:
-    """A tiny model's folder, a few questions and answers, and what BM25-like mining would give."""
+    """A tiny model's folder, a few questions and answers, and candidates drawn at random."""
 
     def __init__(self, folder: Path) -> None:
         self.start = write_tiny_bert(folder / "start")
-        train, dev = small_sample(24, 6)
-        self.train, self.dev = train, dev
         rng = np.random.default_rng(0)
-        document = np.concatenate([rng.permutation(len(train.documents))[:6] for _ in range(24)])
+        answers = [" ".join(rng.choice(WORDS, 8)) for _ in range(40)]
+        questions = [" ".join(rng.permutation(answer.split())[:4]) for answer in answers[:30]]
+        data = Dataset(
+            Collection([f"q{i}" for i in range(30)], questions, name="query"),
+            Collection([f"d{i}" for i in range(40)], answers),
+            Judgements.build(range(30), range(30), [1] * 30, queries=30, documents=40),
+        )
+        self.train, self.dev = train, _ = data.take(np.arange(24)), data.take(np.arange(24, 30))
+        document = np.concatenate([rng.permutation(40)[:6] for _ in range(24)])
         run = Run.build(
             train.queries, train.documents, np.arange(25) * 6, document, rng.random(len(document)), scorer="dense"
         )
@@ -82,7 +88,9 @@ def test_a_retriever_and_a_ranker_of_texts_take_turns(texts: Texts, tmp_path: Pa
         negatives = Negatives(texts.run, Top(2))
 
         def mine(rows: np.ndarray) -> Run:
-            return KnownPositives()(Dense(encoder, texts.train.documents, show_progress=False)(texts.train.take(rows), 6))
+            return KnownPositives()(
+                Dense(encoder, texts.train.documents, show_progress=False)(texts.train.take(rows), 6)
+            )
 
         turns = Alternate(["ranker", "retriever"], period=3, first_steps=1)
         objective = AdversarialObjective(
@@ -91,7 +99,7 @@ def test_a_retriever_and_a_ranker_of_texts_take_turns(texts: Texts, tmp_path: Pa
         return objective, Together([turns, Refresh(negatives, mine, every=3)])
 
     before = weights(build()[0].model)
-    after = assert_same_after_breaks(build, tmp_path, losses=(3,), refreshes=(1,), **SHORT)
+    after = assert_same_after_breaks(build, tmp_path, losses=(), refreshes=(1,), **SHORT)
     moved = {name.partition(".")[0] for name in after if not torch.equal(after[name], before[name])}
     assert moved == {"retriever", "ranker"}
 
@@ -106,10 +114,9 @@ def test_star_then_adore_of_texts(texts: Texts, tmp_path: Path) -> None:
             pairwise_logistic_loss,
         )
         adore = LiveQueryObjective(scorer.query, texts.train, n=5, cut=5, batch_size=8, scale=0.1)
-        calendar = Stages(
-            [Stage("star", 1), Stage("adore", regime=LiveQuery(adore, scorer.document.all), rate=0.5)]
-        )
-        dev = Reranking(texts.retriever(encoder, texts.dev), Dense(encoder, texts.dev.documents, show_progress=False)(texts.dev, 10), texts.dev)  # fmt: skip
+        calendar = Stages([Stage("star", 1), Stage("adore", regime=LiveQuery(adore, scorer.document.all), rate=0.5)])
+        found = Dense(encoder, texts.dev.documents, show_progress=False)(texts.dev, 10)
+        dev = Reranking(texts.retriever(encoder, texts.dev), found, texts.dev)
         return Phased({"star": star, "adore": adore}, scorer.model, calendar, evaluate=dev), calendar
 
     assert_same_after_breaks(build, tmp_path, losses=(3,), evaluations=1, **SHORT)

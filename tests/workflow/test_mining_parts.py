@@ -63,6 +63,7 @@ class World:
             ("filter", "positive-aware"): {"relative": 0.1},
             ("filter", "complementary"): {"model": self.model, "threshold": 0.95},
             ("filter", "same-cluster"): {"clusters": 6},
+            ("filter", "cluster-weight"): {"clusters": 6, "hard": 2.0},
             ("filter", "adapter"): {"path": str(path / "adapter.safetensors")},
             ("filter", "cross-encoder"): {"model": self.model, "max_length": 32},
             ("filter", "judge"): {"threshold": 0.5},

@@ -18,7 +18,12 @@ MaxSimReduction = Literal["mean", "sum"]
 
 
 def max_sim(
-    queries: Tensor, documents: Tensor, query_mask: Tensor, document_mask: Tensor, *, reduction: MaxSimReduction = "mean"
+    queries: Tensor,
+    documents: Tensor,
+    query_mask: Tensor,
+    document_mask: Tensor,
+    *,
+    reduction: MaxSimReduction = "mean",
 ) -> Tensor:
     """MaxSim of every query with every document, or with the documents of its own list; mean over the query's tokens.
 
@@ -66,7 +71,7 @@ def unit_max_sim(
     >>> unit_max_sim(q, d, torch.ones(1, 2, dtype=bool), torch.tensor([[0, 1]]), 2)[0]
     tensor([[[0.5000, 0.7000]]])
     """
-    if unit_ids.numel() and not (-1 <= int(unit_ids.min()) and int(unit_ids.max()) < units):
+    if unit_ids.numel() and not (int(unit_ids.min()) >= -1 and int(unit_ids.max()) < units):
         raise RivalsError(f"unit_ids must lie in -1..{units - 1}; found {int(unit_ids.min())}..{int(unit_ids.max())}")
     similarity = _token_similarity(queries, documents)
     place = (unit_ids if documents.ndim == 4 else unit_ids[None]).long()
@@ -93,7 +98,9 @@ def any_granularity_score(unit: Tensor, passage: Tensor, *, alpha: float = 1.0) 
     tensor([[0.7500, 0.5000]])
     """
     if unit.shape[:-1] != passage.shape:
-        raise RivalsError(f"unit scores {tuple(unit.shape)} need passage scores {tuple(unit.shape[:-1])}; got {tuple(passage.shape)}")
+        raise RivalsError(
+            f"unit scores {tuple(unit.shape)} need passage scores {tuple(unit.shape[:-1])}; got {tuple(passage.shape)}"
+        )
     if alpha < 0:
         warnings.warn(f"alpha is {alpha}: units of passages that score low come first", stacklevel=2)
     return unit + alpha * passage[..., None]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from rivals.errors import ModelError, RivalsError
 from rivals.files import atomic_folder
 from rivals.models import _transformer
 from rivals.models._precision import choose_device, choose_dtype, weights_digest
-from rivals.models.batching import FastTokenizer, Tokens, TokenVectors, check_texts
+from rivals.models.batching import FastTokenizer, TokenVectors, check_texts
 from rivals.models.encoder import Encoder, Role
 from rivals.models.folder import DenseSpec, Layout, resolve_model
 from rivals.models.late_interaction import max_sim_pairs
@@ -75,7 +75,9 @@ class LateInteraction(nn.Module):
         if expansion is not None:
             token = expansion.token or tokenizer.mask_token or tokenizer.eos_token
             if token is None or token not in tokenizer.get_vocab():
-                raise ModelError(f"queries cannot be expanded: the tokenizer has no token {token or '[MASK]'!r}; name another")
+                raise ModelError(
+                    f"queries cannot be expanded: the tokenizer has no token {token or '[MASK]'!r}; name another"
+                )
             self._filler = int(tokenizer.convert_tokens_to_ids(token))
 
     @classmethod
@@ -347,7 +349,9 @@ class LateInteraction(nn.Module):
         inside = unit_of_tokens(spans, asked.offsets, [[part] for part in parts], queries) >= 0
         before = np.concatenate([[0], np.cumsum(inside)])[asked.offsets]
         if (empty := np.diff(before) == 0).any():
-            raise RivalsError(f"the part of query {int(empty.argmax())} holds no token; check its span or the query's length")
+            raise RivalsError(
+                f"the part of query {int(empty.argmax())} holds no token; check its span or the query's length"
+            )
         return TokenVectors(asked.vectors[inside], before, asked.ids[inside])
 
 

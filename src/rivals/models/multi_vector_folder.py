@@ -70,7 +70,9 @@ def read_multi_vector(folder: Path) -> tuple[str, MultiVectorLayout, int | None,
             f"{folder}: no modules.json here; load it as an Encoder and make it late interaction with LateInteraction.from_encoder"
         )
     modules = read_json(folder / "modules.json")
-    if not isinstance(modules, list) or not all(isinstance(m, dict) and isinstance(m.get("type"), str) for m in modules):
+    if not isinstance(modules, list) or not all(
+        isinstance(m, dict) and isinstance(m.get("type"), str) for m in modules
+    ):
         raise ModelError(f"{folder / 'modules.json'}: expected a list of modules with a type and a path")
     names = [module["type"].rsplit(".", 1)[-1] for module in modules]
     paths = [_inside(folder, str(module.get("path", ""))) for module in modules]
@@ -93,7 +95,9 @@ def read_multi_vector(folder: Path) -> tuple[str, MultiVectorLayout, int | None,
         config = read_json(folder / path / "config.json") if name in ("Dense", "MultiVectorMask") else {}
         if name == "Dense":
             if config.get("module_input_name", "token_embeddings") != "token_embeddings":
-                raise ModelError(f"{folder / path}: Dense works on {config['module_input_name']}, not on token_embeddings")
+                raise ModelError(
+                    f"{folder / path}: Dense works on {config['module_input_name']}, not on token_embeddings"
+                )
             head.append(_dense(folder, path, {"activation_function": _IDENTITY, "bias": False, **config}))
         elif name == "MultiVectorMask":
             if config.get("keep_only_token_ids") or config.get("skiplist_tasks", ["document"]) != ["document"]:
@@ -173,7 +177,9 @@ def write_multi_vector(
                 "save it in the format of sentence-transformers"
             )
         if expansion is not None and layout.query_length not in (None, expansion.length):
-            raise RivalsError("PyLate's format cuts queries at the expansion's length; set query_length to None or to that")
+            raise RivalsError(
+                "PyLate's format cuts queries at the expansion's length; set query_length to None or to that"
+            )
     modules = [("", f"{_BASE}.transformer.Transformer" if not pylate else "sentence_transformers.models.Transformer")]
     dense = "pylate.models.Dense.Dense" if pylate else f"{_BASE}.dense.Dense"
     modules += [(dense_folder(index), dense) for index in range(len(layout.head))]
@@ -215,15 +221,19 @@ def write_multi_vector(
         }
     else:
         at = len(layout.head) + 1
-        modules.append((f"{at}_MultiVectorMask", "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"))
+        modules.append(
+            (
+                f"{at}_MultiVectorMask",
+                "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask",
+            )
+        )
         modules.append((f"{at + 1}_Normalize", f"{_BASE}.normalize.Normalize"))
         mask = {"skiplist_words": list(layout.skip), "skiplist_tasks": ["document"], "keep_only_token_ids": None}
         write_json(folder / modules[-2][0] / "config.json", mask)
         names = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
         write_json(folder / modules[-1][0] / "config.json", names)
-        for name, value in (("query_length", layout.query_length), ("document_length", layout.document_length)):
-            if value is not None:
-                settings[name] = value
+        stated = {"query_length": layout.query_length, "document_length": layout.document_length}
+        settings |= {name: value for name, value in stated.items() if value is not None}
         if expansion is not None:
             settings["query_expansion"] = {
                 "strategy": "fixed" if expansion.fixed else "min",

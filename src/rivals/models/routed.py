@@ -37,19 +37,22 @@ class RoutedExperts(nn.Module):
             raise RivalsError(f"num_experts must be at least 1; got {num_experts}")
         self.experts = nn.ModuleList([block, *(copy.deepcopy(block) for _ in range(num_experts - 1))])
 
-    def forward(self, hidden: Tensor, route: Tensor | None = None) -> Tensor:
-        """Send every text through its expert; `route` may be left out only where there is one expert."""
+    def forward(self, hidden: Tensor, route: Tensor | None = None, *more: Tensor) -> Tensor:
+        """Send every text through its expert; `route` may be left out only where there is one expert.
+
+        `more` holds further inputs of the block, a row per text.
+        """
         if route is None:
             if len(self.experts) > 1:
                 raise RivalsError(f"route is missing: {len(self.experts)} experts need one expert number per text")
-            return self.experts[0](hidden)
+            return self.experts[0](hidden, *more)
         present = self._check(hidden, route)
         if len(present) == 1:
-            return self.experts[present[0]](hidden)
+            return self.experts[present[0]](hidden, *more)
         order = route.argsort(stable=True)
         sizes = torch.bincount(route, minlength=len(self.experts)).tolist()
-        parts = hidden[order].split(sizes)
-        outputs = torch.cat([self.experts[expert](parts[expert]) for expert in present])
+        parts = list(zip(*(given[order].split(sizes) for given in (hidden, *more)), strict=True))
+        outputs = torch.cat([self.experts[expert](*parts[expert]) for expert in present])
         return outputs[order.argsort()]
 
     def _check(self, hidden: Tensor, route: Tensor) -> list[int]:

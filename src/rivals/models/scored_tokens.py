@@ -25,9 +25,7 @@ class ScoredTokens(Tokens):
     attended: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     scored: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
-    def pad(
-        self, rows: np.ndarray, *, pad_id: int = 0, multiple: int = 1, device: Any = None
-    ) -> tuple[Tensor, Tensor]:
+    def pad(self, rows: np.ndarray, *, pad_id: int = 0, multiple: int = 1, device: Any = None) -> tuple[Tensor, Tensor]:
         """As `Tokens.pad`; the mask covers what is seen."""
         ids, mask = Tokens.pad(self, rows, pad_id=pad_id, multiple=multiple, device=device)
         seen = torch.from_numpy(np.arange(ids.shape[1])[None, :] < self.attended[rows][:, None]).to(mask)
@@ -64,8 +62,10 @@ def unit_of_tokens(
     bad = (flat[:, 0] < 0) | (flat[:, 0] >= flat[:, 1]) | (flat[:, 1] > length[text])
     bad[1:] |= (text[1:] == text[:-1]) & (flat[1:, 0] < flat[:-1, 1])
     if bad.any():
-        place = int(bad.argmax())
-        raise RivalsError(f"unit {tuple(flat[place].tolist())} of text {int(text[place])} is empty, overlaps the one before or leaves the text")
+        first = int(bad.argmax())
+        raise RivalsError(
+            f"unit {tuple(flat[first].tolist())} of text {int(text[first])} is empty, overlaps the one before or leaves the text"
+        )
     flat = flat + shift[text][:, None]
     owner = lists.segment_ids(offsets)
     start = spans[:, 0] + shift[owner]

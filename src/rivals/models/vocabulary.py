@@ -40,7 +40,9 @@ def add_tokens(backbone: Any, tokenizer: Any, tokens: Mapping[str, str]) -> dict
             raise RivalsError(f"token {token!r} cannot start from {like!r}, which the vocabulary lacks")
         made[token] = like
     with quiet_transformers():
-        tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in tokens], special_tokens=True)
+        tokenizer.add_tokens(
+            [AddedToken(token, normalized=False, special=True) for token in tokens], special_tokens=True
+        )
         rows = backbone.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > rows:
             backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)

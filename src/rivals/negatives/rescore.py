@@ -29,7 +29,8 @@ class Rescore(Transform):
     """Give every candidate and every positive the score of `scorer`, and sort anew.
 
     The pairs of all queries of a block are scored in one call, each distinct pair once, so that a cross-encoder can batch
-    them by length. Marks stay; the earlier score becomes a feature under the earlier scorer's name.
+    them by length (one loaded with dtype="fast" reads them in int8 where that pays). Marks stay; the earlier score becomes
+    a feature under the earlier scorer's name.
 
     When to use: `Rescore(cross_encoder) >> PositiveAware(absolute=...)`, margins by a better judge than the retriever, and
     `RandomSource(documents) >> Rescore(dense)` for candidates that have no score of their own.

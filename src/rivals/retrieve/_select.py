@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit  # type: ignore[import-untyped]
 
 _MATH = {"reassoc", "contract"}
-_GROUP = 32
+_GROUP, _FINE = 64, 8  # documents a group, and a part of it
 
 
 @njit(cache=True, nogil=True, fastmath=_MATH)
@@ -110,6 +110,17 @@ def _group_maxima(values, scale, offset, maxima, groups):  # type: ignore[no-unt
             maxima[j] = max(maxima[j], (np.float32(part[j]) - offset) * part_scale[j])
 
 
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def _fold_maxima(fine, count, coarse, groups):  # type: ignore[no-untyped-def]
+    """coarse[j] = max of fine[i] over i = j, j + groups, ... below count."""
+    for j in range(groups):
+        coarse[j] = fine[j]
+    for start in range(groups, count, groups):
+        part = fine[start : min(start + groups, count)]
+        for j in range(part.shape[0]):
+            coarse[j] = max(coarse[j], part[j])
+
+
 @njit(cache=True, nogil=True)
 def _merge(best, held, fresh, count, scratch):  # type: ignore[no-untyped-def]
     """Merge sorted fresh[:count] into sorted best[:held], keeping the first len(best); returns the new length."""
@@ -159,7 +170,8 @@ def select(  # type: ignore[no-untyped-def]
     rows, size = block.shape
     k = best.shape[1]
     groups = min(size, max((size + _GROUP - 1) // _GROUP, 4 * k))
-    maxima = np.empty(groups, np.float32)
+    parts = min(size, max((size + _FINE - 1) // _FINE, groups))
+    fine, maxima = np.empty(parts, np.float32), np.empty(groups, np.float32)
     hot = np.empty(groups, np.int32)
     pool = np.empty(size, np.float32)
     values = np.empty(size, np.float32)
@@ -169,7 +181,8 @@ def select(  # type: ignore[no-untyped-def]
     for r in range(rows):
         inverse = np.float32(1.0) / query_scale[r]
         row = block[r]
-        _group_maxima(row, scale, offset[r], maxima, groups)
+        _group_maxima(row, scale, offset[r], fine, parts)
+        _fold_maxima(fine, parts, maxima, groups)
         low = np.float32(-np.inf)
         if held[r] == k:
             worst = _score_of(best[r, k - 1]) - shift[r]
@@ -188,11 +201,14 @@ def select(  # type: ignore[no-untyped-def]
             j = hot[h]
             if maxima[j] < low:
                 continue
-            for position in range(j, size, groups):
-                value = (np.float32(row[position]) - offset[r]) * scale[position]
-                values[count] = value
-                found[count] = position
-                count += value >= low
+            for g in range(j, parts, groups):
+                if fine[g] < low:
+                    continue
+                for position in range(g, size, parts):
+                    value = (np.float32(row[position]) - offset[r]) * scale[position]
+                    values[count] = value
+                    found[count] = position
+                    count += value >= low
         if count > k:
             for c in range(count):
                 pool[c] = values[c]

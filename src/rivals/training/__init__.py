@@ -8,8 +8,14 @@ if TYPE_CHECKING:
     from rivals.training.adversarial import AdversarialObjective
     from rivals.training.coupled import CoupledObjective
     from rivals.training.curriculum import CurriculumObjective
+    from rivals.training.dual_head import AlignedGradients, DualHeadObjective
     from rivals.training.exchange import Follow, generate_negatives, newest_negatives, publish_negatives
     from rivals.training.executor import CachedGradients, GradientCache, Plain, cached_backward
+    from rivals.training.late_interaction import (
+        LateInteractionObjective,
+        MultiGranularObjective,
+        train_late_interaction,
+    )
     from rivals.training.live_query import LiveQuery, LiveQueryObjective
     from rivals.training.loop import LoopConfig, Objective, TrainingResult, fit
     from rivals.training.multi_task import CombinedGradients, MultiTaskObjective, SharingReport, sharing_report
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from rivals.training.regime import Regime, Together
     from rivals.training.retriever import RetrieverObjective, train_retriever
     from rivals.training.retriever_config import RetrieverConfig
+    from rivals.training.safe_sharing import fit_safe
     from rivals.training.schedules import Alternate, Curriculum, Phases, Progressive, Stage, Stages
     from rivals.training.scorers import FeatureScorer, PairScorer, Scorer
     from rivals.training.staleness import Staleness
@@ -28,21 +35,25 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AdversarialObjective": "adversarial",
+    "AlignedGradients": "dual_head",
     "Alternate": "schedules",
     "CachedGradients": "executor",
     "CombinedGradients": "multi_task",
     "CoupledObjective": "coupled",
     "Curriculum": "schedules",
     "CurriculumObjective": "curriculum",
+    "DualHeadObjective": "dual_head",
     "EncodedTexts": "vector_scorers",
     "FeatureScorer": "scorers",
     "Follow": "exchange",
     "GradientCache": "executor",
+    "LateInteractionObjective": "late_interaction",
     "ListObjective": "ranker",
     "LiveQuery": "live_query",
     "LiveQueryObjective": "live_query",
     "LoopConfig": "loop",
     "MappedVectors": "vector_scorers",
+    "MultiGranularObjective": "late_interaction",
     "MultiTaskObjective": "multi_task",
     "Negatives": "negatives",
     "Objective": "loop",
@@ -68,30 +79,36 @@ _HOME = {
     "VectorScorer": "vector_scorers",
     "cached_backward": "executor",
     "fit": "loop",
+    "fit_safe": "safe_sharing",
     "generate_negatives": "exchange",
     "newest_negatives": "exchange",
     "publish_negatives": "exchange",
     "sharing_report": "multi_task",
+    "train_late_interaction": "late_interaction",
     "train_retriever": "retriever",
 }
 
 __all__ = [
     "AdversarialObjective",
+    "AlignedGradients",
     "Alternate",
     "CachedGradients",
     "CombinedGradients",
     "CoupledObjective",
     "Curriculum",
     "CurriculumObjective",
+    "DualHeadObjective",
     "EncodedTexts",
     "FeatureScorer",
     "Follow",
     "GradientCache",
+    "LateInteractionObjective",
     "ListObjective",
     "LiveQuery",
     "LiveQueryObjective",
     "LoopConfig",
     "MappedVectors",
+    "MultiGranularObjective",
     "MultiTaskObjective",
     "Negatives",
     "Objective",
@@ -117,10 +134,12 @@ __all__ = [
     "VectorScorer",
     "cached_backward",
     "fit",
+    "fit_safe",
     "generate_negatives",
     "newest_negatives",
     "publish_negatives",
     "sharing_report",
+    "train_late_interaction",
     "train_retriever",
 ]
 

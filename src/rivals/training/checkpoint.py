@@ -108,17 +108,34 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of all parameters and buffers by name, on the CPU; shared tensors once each, under every name."""
-    return {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
+    """Return copies of all parameters and buffers by name, on the CPU; shared tensors once each, under every name.
+
+    Parameters marked `constant`, such as the weights beside adapters, are left out: no step changes them.
+    """
+    left_out = _constant(model)
+    return {
+        name: value.detach().cpu().clone().contiguous()
+        for name, value in model.state_dict().items()
+        if name not in left_out
+    }
 
 
 def restore_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Put weights from `trainable_state` back, in place."""
-    model.load_state_dict(dict(weights), strict=True)
+    constant = _constant(model)
+    kept = {name: value for name, value in model.state_dict().items() if name in constant} if constant else {}
+    model.load_state_dict({**kept, **weights}, strict=True)
+
+
+def _constant(model: nn.Module) -> set[str]:
+    return {
+        name for name, value in model.named_parameters(remove_duplicate=False) if getattr(value, "constant", False)
+    }
 
 
 def _check_weights(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
-    expected = model.state_dict()
+    constant = _constant(model)
+    expected = {name: value for name, value in model.state_dict().items() if name not in constant}
     if weights.keys() != expected.keys() or any(weights[k].shape != expected[k].shape for k in weights):
         raise RunFolderError(
             f"{path} holds the weights of another model; resume with the configuration it was made with"

@@ -56,9 +56,7 @@ class LateInteractionObjective(RetrieverObjective):
         world: World = World(),  # noqa: B008 - frozen
     ) -> None:
         self.late = model
-        super().__init__(
-            model.encoder, dataset, config, negatives=negatives, dev=dev, dev_pool=dev_pool, world=world
-        )
+        super().__init__(model.encoder, dataset, config, negatives=negatives, dev=dev, dev_pool=dev_pool, world=world)
         self.model = model  # type: ignore[assignment]
 
     def _tokens(self, texts: list[str], role: Role, longest: int) -> Tokens:
@@ -70,7 +68,9 @@ class LateInteractionObjective(RetrieverObjective):
 
     def _nothing(self, width: int) -> Vectors:
         zero = 0.0 * next(self.late.parameters()).sum()
-        return zero.expand(0, width, self.late.dimension), torch.zeros((0, width), dtype=torch.bool, device=self.late.device)
+        return zero.expand(0, width, self.late.dimension), torch.zeros(
+            (0, width), dtype=torch.bool, device=self.late.device
+        )
 
     def joined(self, batch: PairBatch, vectors: Sequence[Vectors], generator: torch.Generator) -> Tensor:
         """Return this process's part of the loss from what `parts` gave."""
@@ -187,7 +187,7 @@ class MultiGranularObjective:
         run: Run,
         units: Sequence[Sequence[Span]],
         unit_targets: NDArray[np.floating[Any]],
-        config: GranularConfig = GranularConfig(),  # noqa: B008 - frozen
+        config: GranularConfig = GranularConfig(),
         *,
         evaluate: HeldOut | None = None,
     ) -> None:
@@ -204,7 +204,9 @@ class MultiGranularObjective:
                 f"run; got shape {self._targets.shape}"
             )
         if not np.isfinite(run.score).all():
-            raise RivalsError("the teacher has not scored every candidate of the run; score it with the pipeline's last stage")
+            raise RivalsError(
+                "the teacher has not scored every candidate of the run; score it with the pipeline's last stage"
+            )
         self._trainable = np.flatnonzero(np.diff(run.offsets) > 1)
         if not len(self._trainable):
             raise RivalsError("no query of the run has two candidates; there is nothing to distil")

@@ -19,7 +19,7 @@ from rivals.data.formats.tables import read_table
 from rivals.errors import DataError
 from rivals.negatives import Ambiguous, PositiveAware, Softmax, Strided, Top, Uniform
 from rivals.negatives.closer_than_positive import CloserThanPositive
-from rivals.negatives.clusters import Choose, ClusterSource, Of, SameCluster
+from rivals.negatives.clusters import Choose, ClusterSource, ClusterWeight, Of, SameCluster
 from rivals.negatives.complementary import Complementary
 from rivals.negatives.ensemble import EnsembleSource
 from rivals.negatives.joint import Joint
@@ -183,6 +183,20 @@ def same_cluster(materials: Materials, *, clusters: int = 128, of: Of = "positiv
     return SameCluster(materials.clusters(clusters), of=of, source=materials.dense)
 
 
+def cluster_weight(
+    materials: Materials,
+    *,
+    clusters: int = 128,
+    same: float = 0.0,
+    hard: float = 1.0,
+    rest: float = 1.0,
+    of: Of = "positive",
+) -> ClusterWeight:
+    """Weighs candidates by their cluster: the positive's (or query's) own, the next one, the rest."""
+    found = materials.clusters(clusters)
+    return ClusterWeight(found, materials.dense, same=same, hard=hard, rest=rest, of=of)
+
+
 def adapter(materials: Materials, *, path: str, threshold: float | None = None) -> AdapterFilter:
     """Fills in the probability of being a false negative, by an adapter that was trained and saved."""
     from rivals.negatives.adapter import RetrieverAdapter
@@ -269,6 +283,7 @@ FILTERS: dict[str, Part] = {
     "neighbour-noise": Part(NeighbourNoise, source="dense"),
     "complementary": Part(complementary, materials="itself", encodes=True),
     "same-cluster": Part(same_cluster, materials="itself", encodes=True),
+    "cluster-weight": Part(cluster_weight, materials="itself", encodes=True),
     "adapter": Part(adapter, materials="itself", encodes=True),
     "large-loss": Part(LargeLoss),
     "pseudo-labels": Part(AsymmetricPseudoLabels),

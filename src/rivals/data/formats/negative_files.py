@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -81,11 +80,9 @@ def load_negatives(
         raise DataError(f"on_unknown must be 'error' or 'drop', not '{on_unknown}'")
     path, report = Path(path), Report()
     table, rows = open_rows(path, format)
-    sides = [
-        Members(part, report) if given is None else Members.of(part, given, report)
-        for part, given in (("queries", queries), ("documents", documents))
-    ]
-    gathered = _Gathered(table, *sides, report, drop=on_unknown == "drop")
+    asking = Members("queries", report) if queries is None else Members.of("queries", queries, report)
+    read = Members("documents", report) if documents is None else Members.of("documents", documents, report)
+    gathered = _Gathered(table, asking, read, report, drop=on_unknown == "drop")
     for row in rows:
         gathered.add(row)
     if not len(gathered.query):
