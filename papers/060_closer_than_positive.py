@@ -58,5 +58,7 @@ PAPER = Paper(
     run=run,
     notes=f"MiniLM, words and letter groups (SVD 256), 95 % of the variance; one negative a question. Perceptron on MiniLM "
     f"vectors and three first-stage scores, 200 steps of {BATCH}; BM25's first {DEPTH} re-ranked; learning rate and moment "
-    "by MRR@10 on dev.",
+    "by MRR@10 on dev. Read with care: the perceptron sees BM25 and cosine scores as features and one top-ranked, mostly "
+    "false negative a question, so it learns that high scores are wrong; that sinks every rule but random, and says little "
+    "about this one.",
 )

@@ -181,8 +181,20 @@ def find_pairs(
     >>> find_pairs(np.array([0, 2, 3]), np.array([7, 4, 7]), np.array([0, 0, 1, 1]), np.array([4, 5, 7, 4])).tolist()
     [1, -1, 2, -1]
     """
+    found = np.full(len(wanted), -1, dtype=np.int64)
     if len(members) == 0 or len(wanted) == 0:
-        return np.full(len(wanted), -1, dtype=np.int64)
+        return found
+    if len(wanted) > 4 * len(members) and (list_rows[1:] >= list_rows[:-1]).all():
+        asked = np.searchsorted(list_rows, np.arange(len(offsets)))  # where each list's questions begin
+        owner = segment_ids(offsets)
+        sizes = np.diff(asked)[owner]
+        if sizes.sum() <= 2 * len(wanted):  # few members a list: compare each with all that is asked of its list
+            index, starts = take_segments(asked, owner)
+            equal = np.flatnonzero(wanted[index] == np.repeat(members, sizes))[
+                ::-1
+            ]  # so that the first of equals stays
+            found[index[equal]] = np.searchsorted(starts, equal, side="right") - 1
+            return found
     span = np.int64(max(int(members.max()), int(wanted.max())) + 1)
     keys = segment_ids(offsets) * span + members
     order = np.argsort(keys, kind="stable")

@@ -337,7 +337,7 @@ def _search(
                         torch.mm(codes[first:last], part.T, out=product)
                     scores = (product.float() if precision == "bfloat16" else product).numpy()
                     fold = functools.partial(_fold, select, scores, first, here, state)
-                    cuts = np.linspace(0, last - first, workers + 1).astype(int).tolist()
+                    cuts = [(last - first) * i // workers for i in range(workers + 1)]
                     if workers == 1:
                         fold(0, last - first)
                     else:
