@@ -103,4 +103,6 @@ if __name__ == "__main__":
 
     for wanted in sys.argv[1:]:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            print({name: round(value, 2) for name, value in pool.apply(peak_memory, (int(wanted),)).items()}, flush=True)
+            print(
+                {name: round(value, 2) for name, value in pool.apply(peak_memory, (int(wanted),)).items()}, flush=True
+            )

@@ -52,7 +52,9 @@ def graded_answers(count: int = 100) -> Dataset:
     judged["grade"] = np.floor(judged.grade + 0.5) - 1
     order = judged.qid.drop_duplicates().sample(frac=1, random_state=0).tolist()
     size = judged.groupby("qid").size()
-    judged = judged[judged.qid.isin([q for q, total in zip(order, size[order].cumsum(), strict=True) if total <= count])]
+    judged = judged[
+        judged.qid.isin([q for q, total in zip(order, size[order].cumsum(), strict=True) if total <= count])
+    ]
     asked, told = sorted(set(judged.qid)), sorted(set(judged.medquad_answer_id))
     texts = [topics.summary[q] or topics.paraphrase[q] or topics.message[q] for q in asked]
     queries, documents = Collection(asked, texts, name="query"), Collection(told, [answers[i] for i in told])
@@ -66,7 +68,9 @@ def run() -> None:
     encoder = Encoder.load("all-MiniLM-L6-v2", device="cpu", dtype="float32")
     found: dict[str, dict[str, object]] = {}
     ANSWERS.parent.mkdir(exist_ok=True)
-    with CachedLanguageModel(LocalLanguageModel.load("SmolLM2-135M-Instruct", device="cpu", dtype="float32"), ANSWERS) as model:
+    with CachedLanguageModel(
+        LocalLanguageModel.load("SmolLM2-135M-Instruct", device="cpu", dtype="float32"), ANSWERS
+    ) as model:
         for data, relevant in ((entailment(), 1.0), (graded_answers(), 2.0)):
             judges: list[Judge] = [
                 ScoreJudge(Dense(encoder, data.documents, name="MiniLM", show_progress=False), name="MiniLM cosine"),
@@ -93,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| data | judge | AUC | kappa at 0.5 |\n|---|---|---|---|")
     for data, judges in json.loads(RESULTS.read_text("utf-8")).items():
         for name, agreement in judges.items():
-            cells = (f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in (agreement["auc"], agreement["kappa"]))
+            cells = (
+                f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in (agreement["auc"], agreement["kappa"])
+            )
             print(f"| {data} | {name} | " + " | ".join(cells) + " |")
 
 

@@ -79,7 +79,11 @@ TRAINED = (
 )
 
 
-FINE_TUNED_ON = ("BANKING77", "Cranfield", "MedQuAD")  # SciFact's claims and abstracts cost as much as the others together
+FINE_TUNED_ON = (
+    "BANKING77",
+    "Cranfield",
+    "MedQuAD",
+)  # SciFact's claims and abstracts cost as much as the others together
 
 
 def mined_by(rule: Rule, task: Task, source: Dense, seed: int) -> tuple[Mined, Dataset]:

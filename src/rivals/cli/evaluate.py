@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def run_evaluate(
-    *, runs: list[str], judgements: str, measures: list[str] | None, baselines: list[str] | None, json_file: str, seed: int
+    *,
+    runs: list[str],
+    judgements: str,
+    measures: list[str] | None,
+    baselines: list[str] | None,
+    json_file: str,
+    seed: int,
 ) -> None:
     """Compare run files on the same judgements."""
     from rivals.cli._console import result_console
@@ -27,10 +33,16 @@ def run_evaluate(
     names = [Path(path).stem for path in runs]
     for name in names:
         if names.count(name) > 1:
-            raise RivalsError(f"two runs are called '{name}'; run files need different names, since the table shows them")
+            raise RivalsError(
+                f"two runs are called '{name}'; run files need different names, since the table shows them"
+            )
     systems, dataset = load_runs(dict(zip(names, runs, strict=True)), judgements)
     evaluation = evaluate(
-        systems, dataset, measures=tuple(measures or DEFAULT_MEASURES), baselines=tuple(baselines or names[:1]), seed=seed
+        systems,
+        dataset,
+        measures=tuple(measures or DEFAULT_MEASURES),
+        baselines=tuple(baselines or names[:1]),
+        seed=seed,
     )
     result_console().print(evaluation)
     if json_file:

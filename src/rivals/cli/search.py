@@ -22,7 +22,8 @@ def run_search(*, run: str, question: str, k: int, device: str, as_json: bool) -
         console.print(note, markup=False)
     for hit in result.hits:
         stages = ", ".join(
-            f"{name} {'-' if stage.score is None else f'{stage.score:.3f}'} (#{stage.rank or '-'})" for name, stage in hit.stages.items()
+            f"{name} {'-' if stage.score is None else f'{stage.score:.3f}'} (#{stage.rank or '-'})"
+            for name, stage in hit.stages.items()
         )
         console.print(f"\n{hit.rank}. {hit.title or hit.id}   {stages}", markup=False, style="bold")
         shown = Text(hit.text[:300] + ("..." if len(hit.text) > 300 else ""))

@@ -17,7 +17,16 @@ from rivals.workflow.config import DataConfig, ExperimentConfig, load_config, mo
 
 
 def run_quickstart(
-    *, fast: bool, full: bool, model: str, output: str, resume: str, seed: int, second_stage: str, device: str, quiet: bool
+    *,
+    fast: bool,
+    full: bool,
+    model: str,
+    output: str,
+    resume: str,
+    seed: int,
+    second_stage: str,
+    device: str,
+    quiet: bool,
 ) -> None:
     """Run the main job on the embedded sample."""
     from rivals.data import load_sample
@@ -100,7 +109,9 @@ def open_data(data: DataConfig, seed: int) -> Dataset:
     """Load the configured data, or the embedded sample when nothing is configured, and split it if it brings no splits."""
     from rivals.data import load_dataset, load_sample
 
-    files = {name: getattr(data, name) for name in ("documents", "pairs", "queries", "judgements") if getattr(data, name)}
+    files = {
+        name: getattr(data, name) for name in ("documents", "pairs", "queries", "judgements") if getattr(data, name)
+    }
     if data.folder and files:
         raise RivalsError(f"give a folder or single files, not both (folder {data.folder} and {', '.join(files)})")
     if not data.folder and not files:
@@ -113,7 +124,9 @@ def open_data(data: DataConfig, seed: int) -> Dataset:
     if not missing:
         return dataset
     if len(missing) < 3 and "train" in dataset.splits:
-        raise RivalsError(f"the data has the splits {', '.join(dataset.splits)} but no {' and no '.join(missing)}; give all three, or none")
+        raise RivalsError(
+            f"the data has the splits {', '.join(dataset.splits)} but no {' and no '.join(missing)}; give all three, or none"
+        )
     return dataset.with_splits(dev=data.dev, test=data.test, seed=seed, by=data.split_by or None)
 
 

@@ -74,7 +74,9 @@ def supports_int8(module: nn.Module) -> bool:
         and not getattr(config, "add_cross_attention", False)
         and config.hidden_size >= 16
         and config.intermediate_size >= 16
-        and all(type(part).__module__.split(".")[0] in ("torch", "transformers") for part in module.modules())  # no adapters
+        and all(
+            type(part).__module__.split(".")[0] in ("torch", "transformers") for part in module.modules()
+        )  # no adapters
     )
 
 

@@ -40,7 +40,12 @@ class PairFeatures:
 
     @classmethod
     def build(
-        cls, encoder: Encoder, documents: Collection, *, folder: Path | None = None, description: str = "Encoding answers"
+        cls,
+        encoder: Encoder,
+        documents: Collection,
+        *,
+        folder: Path | None = None,
+        description: str = "Encoding answers",
     ) -> tuple[PairFeatures, NDArray[np.float32]]:
         """Encode the documents (resumable, see `blocks`) and count their tokens; also returns their pooled unit vectors [N, D]."""
         texts = documents.full_texts

@@ -128,9 +128,7 @@ def restore_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _constant(model: nn.Module) -> set[str]:
-    return {
-        name for name, value in model.named_parameters(remove_duplicate=False) if getattr(value, "constant", False)
-    }
+    return {name for name, value in model.named_parameters(remove_duplicate=False) if getattr(value, "constant", False)}
 
 
 def _check_weights(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:

@@ -53,7 +53,9 @@ class PairBatch:
     def share(self, world: World) -> PairBatch:
         """Return the rows of one process."""
         rows = world.share(list(range(len(self.query))))
-        return PairBatch(self.query[rows], self.positive[rows], self.negative[rows], self.present[rows], self.teacher[rows])
+        return PairBatch(
+            self.query[rows], self.positive[rows], self.negative[rows], self.present[rows], self.teacher[rows]
+        )
 
 
 class RetrieverObjective:
@@ -130,7 +132,9 @@ class RetrieverObjective:
         cuts = [slice(start, start + size) for start in range(0, len(order), size)]
         return [PairBatch(order[c], positive[c], negative[c], present[c], teacher[c]) for c in cuts]
 
-    def _teacher(self, query: NDArray[np.int64], positive: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _teacher(
+        self, query: NDArray[np.int64], positive: NDArray[np.int64], row: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         """Return the mined run's scores of positives and of its rows, float32[B, 1 + k]; no columns where no teacher is wanted."""
         if not self.config.teacher_weight or self.negatives is None:
             return np.zeros((len(query), 0), np.float32)

@@ -47,7 +47,8 @@ class RetrieverConfig:
     def __post_init__(self) -> None:
         for name, least in (
             ("batch_size", 2),
-            ("negatives", 0), ("group_size", 1),
+            ("negatives", 0),
+            ("group_size", 1),
             ("max_query_tokens", 4),
             ("max_document_tokens", 4),
             ("chunk_tokens", 64),
@@ -59,6 +60,8 @@ class RetrieverConfig:
         if self.teacher_weight < 0 or self.teacher_temperature <= 0:
             raise RivalsError("teacher_weight must be at least 0 and teacher_temperature above 0")
         if self.teacher_weight and (self.group_size > 1 or self.negatives < 1):
-            raise RivalsError("a teacher weighs each query's own list: with teacher_weight set negatives to 1 or more and group_size to 1")
+            raise RivalsError(
+                "a teacher weighs each query's own list: with teacher_weight set negatives to 1 or more and group_size to 1"
+            )
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise RivalsError(f"dropout {self.dropout} must be in [0, 1), or None for the model's own")

@@ -82,7 +82,9 @@ def fit_second_stage(
     if "cross-encoder" in wanted:
         from rivals.training.cross_encoder import fit_cross_encoder
 
-        fitted["cross-encoder"] = fit_cross_encoder(encoder, train_run, train, dev_run, dev, epochs=epochs or 1, seed=seed)
+        fitted["cross-encoder"] = fit_cross_encoder(
+            encoder, train_run, train, dev_run, dev, epochs=epochs or 1, seed=seed
+        )
     for name, stage in fitted.items():
         scores[name] = dev_score(stage(dev_run), dev)
     chosen = max(fitted, key=lambda name: scores[name], default="none")
@@ -99,7 +101,9 @@ def _kinds(kind: str, encoder: Encoder) -> set[str]:
     if kind == "all":
         return kinds
     if kind not in {*kinds, "none"}:
-        raise RivalsError(f"second stage '{kind}' is not known; use auto, all, late-interaction, list-wise, cross-encoder or none")
+        raise RivalsError(
+            f"second stage '{kind}' is not known; use auto, all, late-interaction, list-wise, cross-encoder or none"
+        )
     return {kind} - {"none"}
 
 
@@ -140,7 +144,14 @@ class _Fixed:
 
 
 def _fit_listwise(
-    features: PairFeatures, train_run: Run, train: Dataset, dev_run: Run, dev: Dataset, depth: int, epochs: int, seed: int
+    features: PairFeatures,
+    train_run: Run,
+    train: Dataset,
+    dev_run: Run,
+    dev: Dataset,
+    depth: int,
+    epochs: int,
+    seed: int,
 ) -> dict[str, SecondStage]:
     """Train the list-wise rankers with the softmax loss, each for the number of epochs that is best on dev."""
     columns = np.column_stack([train_run.score, features(train_run)])
@@ -149,7 +160,9 @@ def _fit_listwise(
     lists = train_run.lists(train.judgements.positives)  # a grade below 0 is judged, not relevant
     useful = np.flatnonzero((lists.relevance > 0).any(1))
     if not len(useful):
-        raise RivalsError("the first stage finds no relevant document for any training query; a second stage cannot learn from that")
+        raise RivalsError(
+            "the first stage finds no relevant document for any training query; a second stage cannot learn from that"
+        )
     data = [torch.from_numpy(array[useful]) for array in (inputs, lists.scores * _SCALE, lists.relevance, mask)]
     dev_columns = features(dev_run.top(depth))
     fitted: dict[str, SecondStage] = {}
@@ -157,7 +170,9 @@ def _fit_listwise(
         full = {"n_features": inputs.shape[-1], **shape}
 
         def build(ranker: ContextRanker, source: Any = features, shape: dict[str, Any] = full) -> ListwiseReranker:
-            return ListwiseReranker(source, ranker, shape, mean.astype(np.float32), deviation.astype(np.float32), _SCALE, depth)
+            return ListwiseReranker(
+                source, ranker, shape, mean.astype(np.float32), deviation.astype(np.float32), _SCALE, depth
+            )
 
         def judge(ranker: ContextRanker, make: Callable[..., ListwiseReranker] = build) -> float:
             return dev_score(make(ranker, _Fixed(features, dev_columns))(dev_run), dev)

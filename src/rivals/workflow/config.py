@@ -192,7 +192,9 @@ def load_config(path: str | Path) -> ExperimentConfig:
         message, _, place = str(error).replace("`", "'").partition(" - at '$.")
         ours = re.match(r"option '([^']+)'", message)
         option = ours[1] if ours else place.rstrip("'")
-        raise DataError(message if ours else f"option '{option}': {message}", path=path, line=_line(text, option)) from None
+        raise DataError(
+            message if ours else f"option '{option}': {message}", path=path, line=_line(text, option)
+        ) from None
     return _from_folder(config, path.parent)
 
 

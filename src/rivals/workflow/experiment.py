@@ -75,7 +75,9 @@ class Experiment:
         self.train, self.dev, self.test = (dataset.split(name) for name in ("train", "dev", "test"))
         answered = np.flatnonzero(np.diff(self.train.judgements.positives.offsets))
         if len(answered) < len(self.train.queries):
-            self.say(f"{len(self.train.queries) - len(answered)} train queries have no relevant document and are left out")
+            self.say(
+                f"{len(self.train.queries) - len(answered)} train queries have no relevant document and are left out"
+            )
             self.train = self.train.take(answered)
         self.documents = dataset.documents
         self.runs: dict[str, Run] = {}

@@ -339,4 +339,6 @@ ADAPTERS: dict[int, Adapter] = {
     104: ngram_models,
     111: dropout_multiplicity,
 }
-TOLERANCES: dict[int, float] = {62: 1e-2}  # fits of a flat objective; one recorded summary is off by 0.6 % of its inputs
+TOLERANCES: dict[int, float] = {
+    62: 1e-2
+}  # fits of a flat objective; one recorded summary is off by 0.6 % of its inputs
