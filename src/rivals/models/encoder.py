@@ -310,11 +310,9 @@ class Encoder(nn.Module):
         of punctuation alone; a text may then be left with no token.
         Raises: as `encode`.
         """
-        label = progress if isinstance(progress, str) else "Encoding tokens"
-        tokens = self.tokenize(texts, prompt=prompt, role=role, progress=bool(progress))
-        return self._token_vectors(
-            tokens, label, bool(progress), max_tokens, dtype, storage, drop_special, drop_punctuation
-        )
+        label, show = progress if isinstance(progress, str) else "Encoding tokens", bool(progress)
+        tokens = self.tokenize(texts, prompt=prompt, role=role, progress=show)
+        return self._token_vectors(tokens, label, show, max_tokens, dtype, storage, drop_special, drop_punctuation)
 
     def encode_with_tokens(
         self, texts: Sequence[str], *, role: Role | None = None, storage: Literal["float16", "float32"] = "float32"
