@@ -122,6 +122,11 @@ def test_print_config_is_a_config(small: Small, tmp_path: Path) -> None:
     assert load_config(tmp_path / "printed.toml") == ExperimentConfig()
 
 
+def hear_interrupts() -> None:
+    """Undo what a shell does to its background jobs, whose children are born deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_interrupt_then_resume_from_elsewhere(small: Small, finished: Path, tmp_path: Path) -> None:
     """Ctrl-C once while it trains: status 130, one line, and either command goes on and ends as if nothing had been."""
     for attempt in range(3):  # on a loaded machine the short training may be over before anyone looks
@@ -134,6 +139,7 @@ def test_interrupt_then_resume_from_elsewhere(small: Small, finished: Path, tmp_
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=hear_interrupts,
         )
         deadline = time.monotonic() + 200
         while not stage_running(folder, "training") and process.poll() is None and time.monotonic() < deadline:

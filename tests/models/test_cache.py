@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +124,29 @@ def test_threads_share_one_cache(tmp_path: Path) -> None:
     vectors, found = VectorCache(tmp_path).get(text_keys("m", names(0, 240)), WIDTH)
     assert found.all()
     assert np.array_equal(vectors, vectors_of(names(0, 240)))
+
+
+def test_a_vector_that_is_being_written_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = VectorCache(tmp_path)
+    cache.put(text_keys("m", names(0, 5)), vectors_of(names(0, 5)))
+    writing, seen = threading.Event(), []
+    write = cache._write
+
+    def slow(*arguments: Any) -> None:
+        writing.set()
+        time.sleep(0.05)
+        write(*arguments)
+
+    def read() -> None:
+        assert writing.wait(10)
+        seen.append(bool(cache.get(text_keys("m", names(0, 5)), WIDTH)[1].all()))
+
+    monkeypatch.setattr(cache, "_write", slow)
+    reader = threading.Thread(target=read)
+    reader.start()
+    cache.flush()
+    reader.join()
+    assert seen == [True]
 
 
 def test_a_segment_that_shrinks_while_open_is_a_miss(tmp_path: Path) -> None:

@@ -235,14 +235,14 @@ class VectorCache:
 
     def flush(self) -> None:
         """Write what is held in memory as a segment, then delete the oldest segments beyond `max_bytes`."""
-        with self._lock:
+        with self._lock:  # all the while: a reader finds a vector in memory or on the disk, never between the two
             pending, self._pending = self._pending, {}
-        for width, waiting in pending.items():
-            if waiting:
-                keys = np.frombuffer(b"".join(waiting), dtype=np.uint64).reshape(-1, 2)
-                self._write(keys, np.stack(list(waiting.values())), width)
-        if any(pending.values()):
-            self._evict()
+            for width, waiting in pending.items():
+                if waiting:
+                    keys = np.frombuffer(b"".join(waiting), dtype=np.uint64).reshape(-1, 2)
+                    self._write(keys, np.stack(list(waiting.values())), width)
+            if any(pending.values()):
+                self._evict()
 
     def _write(self, keys: np.ndarray, vectors: np.ndarray, width: int) -> None:
         name = f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}.seg"
