@@ -75,6 +75,9 @@ def set_threads(count: int) -> None:
     """Let torch, BLAS, the tokenizers and, once imported, faiss and numba use `count` threads each."""
     import torch
 
+    if "numba" in sys.modules:  # first: starting its threads, which its first call does, resets those of OpenMP
+        numba = sys.modules["numba"]
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
     torch.set_num_threads(count)
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if count > 1 else "false"
     with suppress(ImportError):
@@ -83,9 +86,6 @@ def set_threads(count: int) -> None:
         threadpool_limits(count)
     if "faiss" in sys.modules:
         sys.modules["faiss"].omp_set_num_threads(count)
-    if "numba" in sys.modules:
-        numba = sys.modules["numba"]
-        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
 
 
 class Reference:

@@ -126,3 +126,14 @@ def test_a_missing_peer_leaves_ours_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert figures["missing_peers"] == ["pytrec_eval"]
     assert list(figures["variants"]) == ["rivals"]
     assert [target["met"] for target in judge(workload, figures)] == [None]
+
+
+def test_one_thread_is_one_thread_although_numba_starts_its_own_late() -> None:
+    code = (
+        "import numba, torch; from benchmarks._machine import set_threads; set_threads(1); "
+        "assert torch.get_num_threads() == 1; set_threads(1); assert torch.get_num_threads() == 1"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), environment.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-1000:]

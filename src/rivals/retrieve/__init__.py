@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rivals.retrieve._topk import PreparedDocuments, exact_top_k
     from rivals.retrieve.bm25 import BM25
-    from rivals.retrieve.dense import Dense, TextEncoder
+    from rivals.retrieve.dense import Dense, StoredVectors, TextEncoder
     from rivals.retrieve.fusion import (
         ReciprocalRankFusion,
         WeightedFusion,
@@ -22,6 +22,7 @@ _HOMES = {
     "BM25": "bm25",
     "Dense": "dense",
     "Index": "index",
+    "StoredVectors": "dense",
     "PreparedDocuments": "_topk",
     "ReciprocalRankFusion": "fusion",
     "TextEncoder": "dense",
@@ -38,6 +39,7 @@ __all__ = [
     "Index",
     "PreparedDocuments",
     "ReciprocalRankFusion",
+    "StoredVectors",
     "TextEncoder",
     "WeightedFusion",
     "exact_top_k",
