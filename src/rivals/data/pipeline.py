@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rivals import lists
 from rivals.data.collection import Collection
 from rivals.data.dataset import Dataset
+from rivals.data.marks import merge_features, merge_marks
 from rivals.data.run import Run, ScoreKind
 from rivals.errors import RivalsError
 
@@ -194,6 +195,8 @@ class Union(Retriever):
 def unite(runs: Sequence[Run], scorer: Retriever) -> Run:
     """Return the union of the candidates of several runs over the same queries and documents, scored by `scorer`.
 
+    What the runs' filters marked stays marked (see `merge_marks`); their features stay too.
+
     Raises:
         RivalsError: the runs are not over the same queries and documents.
     """
@@ -202,15 +205,17 @@ def unite(runs: Sequence[Run], scorer: Retriever) -> Run:
     unique, first = np.unique(np.concatenate(keys), return_index=True)
     source = np.repeat(np.arange(len(runs)), [len(key) for key in keys])[first]
     query, document = np.divmod(unique, len(documents))
-    features: dict[str, NDArray[np.float32]] = {}
-    for run, key in zip(runs, keys, strict=True):
+    places = [np.searchsorted(unique, key) for key in keys]
+    features = merge_features(runs, places, len(unique))
+    for run, place in zip(runs, places, strict=True):
         column = np.full(len(unique), np.nan, dtype=np.float32)
-        column[np.searchsorted(unique, key)] = run.score
+        column[place] = run.score
         features[run.scorer] = column
+    marks, reasons = merge_marks(runs, places, len(unique))
     score = features.get(scorer.name, np.full(len(unique), np.nan, dtype=np.float32)).copy()
     missing = np.isnan(score)
     score[missing] = scorer.score(queries, query[missing], document[missing])
-    return Run.build(
+    united = Run.build(
         queries,
         documents,
         lists.offsets_from_lengths(np.bincount(query, minlength=len(queries))),
@@ -221,7 +226,9 @@ def unite(runs: Sequence[Run], scorer: Retriever) -> Run:
         sources=[run.scorer for run in runs],
         scorer=scorer.name,
         score_kind=scorer.score_kind,
+        columns=marks,
     )
+    return united.replace(reasons=reasons)
 
 
 def check_aligned(runs: Sequence[Run]) -> tuple[Collection, Collection]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rivals import lists
 from rivals.data import Collection, Judgements, Run
+from rivals.data.marks import merge_features, merge_marks
 from rivals.data.pipeline import check_aligned
 from rivals.errors import RivalsError
 from rivals.measures import measure_all
@@ -22,7 +23,8 @@ Normalisation = Literal["min-max", "z-score", "none"]
 class Pooled:
     """All candidates of several runs over the same queries.
 
-    `scores` and `ranks` are [n, runs], NaN where a run lacks the candidate.
+    `scores` and `ranks` are [n, runs], NaN where a run lacks the candidate. `marks` and `reasons` are what filters said
+    in any of the runs, `features` what the runs brought along.
     """
 
     queries: Collection
@@ -32,6 +34,9 @@ class Pooled:
     scores: NDArray[np.float32]
     ranks: NDArray[np.float32]
     names: tuple[str, ...]
+    marks: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def query(self) -> NDArray[np.int64]:
@@ -61,12 +66,14 @@ def pool(runs: Sequence[Run]) -> Pooled:
     keys = [run.query * size + run.document for run in runs]
     unique = np.unique(np.concatenate(keys))
     scores, ranks = np.full((2, len(unique), len(runs)), np.nan, dtype=np.float32)
-    for i, (run, key) in enumerate(zip(runs, keys, strict=True)):
-        place = np.searchsorted(unique, key)
+    places = [np.searchsorted(unique, key) for key in keys]
+    for i, (run, place) in enumerate(zip(runs, places, strict=True)):
         scores[place, i], ranks[place, i] = run.score, run.rank
     query, document = np.divmod(unique, size)
     offsets = lists.offsets_from_lengths(np.bincount(query, minlength=len(queries)))
-    return Pooled(queries, documents, offsets, document, scores, ranks, names)
+    marks, reasons = merge_marks(runs, places, len(unique))
+    features = merge_features(runs, places, len(unique))
+    return Pooled(queries, documents, offsets, document, scores, ranks, names, marks, reasons, features)
 
 
 def build_run(pooled: Pooled, score: NDArray[np.floating], name: str, k: int | None) -> Run:
@@ -78,11 +85,12 @@ def build_run(pooled: Pooled, score: NDArray[np.floating], name: str, k: int | N
         pooled.document,
         score,
         source=proposer,
-        features={name: pooled.scores[:, i] for i, name in enumerate(pooled.names)},
+        features={**pooled.features, **{name: pooled.scores[:, i] for i, name in enumerate(pooled.names)}},
         sources=pooled.names,
         scorer=name,
         score_kind="other",
-    )
+        columns=pooled.marks,
+    ).replace(reasons=pooled.reasons)
     return run if k is None else run.top(k)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -145,6 +146,23 @@ class _Fusion(Retriever):
         self.documents = retrievers[0].documents
         self._last: tuple[Collection, list[Run]] | None = None
 
+    @abstractmethod
+    def _fuse(self, runs: list[Run], k: int) -> Run:
+        """Return the first `k` of the fused candidates of the operands' runs."""
+
+    def retrieve(self, queries: Collection, k: int) -> Run:
+        """Return the first `k` of the fused candidates."""
+        return self._fuse(self._runs(queries, k), k)
+
+    def __call__(self, queries: Collection | Dataset, k: int = 100) -> Run:
+        """Retrieve. Operands meet the data set itself: some sources and filters start from a query's positives."""
+        if k < 1 or not isinstance(queries, Dataset):
+            return super().__call__(queries, k)
+        check_same_documents(queries.documents, self.documents)
+        runs = [retriever(queries, max(self.depth, k)) for retriever in self.retrievers]
+        self._last = (queries.queries, runs)
+        return self.with_positives(self._fuse(runs, k), queries)
+
     def _runs(self, queries: Collection, k: int | None = None) -> list[Run]:
         """Return the operands' runs at max(depth, k); for k = None the last over these queries, if any."""
         if k is None and self._last is not None and self._last[0] is queries:
@@ -192,10 +210,9 @@ class ReciprocalRankFusion(_Fusion):
             None if weights is None else dict(zip(names, check_weights(weights, names).tolist(), strict=True))
         )
 
-    def retrieve(self, queries: Collection, k: int) -> Run:
-        """Return the first `k` of the fused candidates."""
+    def _fuse(self, runs: list[Run], k: int) -> Run:
         weights = None if self.weights is None else list(self.weights.values())
-        return fuse_reciprocal_rank(self._runs(queries, k), k0=self.k0, weights=weights, name=self.name, k=k)
+        return fuse_reciprocal_rank(runs, k0=self.k0, weights=weights, name=self.name, k=k)
 
     def score(
         self, queries: Collection, query_row: NDArray[np.int64], document_row: NDArray[np.int64]
@@ -262,9 +279,8 @@ class WeightedFusion(_Fusion):
         fusion.weights = dict(zip(fusion.weights, (found[name] for name in pooled.names), strict=True))
         return fusion
 
-    def retrieve(self, queries: Collection, k: int) -> Run:
-        """Return the first `k` of the fused candidates."""
-        pooled, scores, scales = self._complete(self._runs(queries, k))
+    def _fuse(self, runs: list[Run], k: int) -> Run:
+        pooled, scores, scales = self._complete(runs)
         fused = normalised(scores, scales, pooled.query) @ np.array(list(self.weights.values()))
         return build_run(replace(pooled, scores=scores), fused, self.name, k)
 

@@ -7,13 +7,14 @@ import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from rivals.errors import DataError, RivalsError
 
 Precision = Literal["auto", "fast", "bfloat16", "float32", "int8"]
+T = TypeVar("T")
 SecondStageKind = Literal["auto", "all", "late-interaction", "list-wise", "cross-encoder", "none"]
 
 
@@ -177,7 +178,16 @@ def load_config(path: str | Path) -> ExperimentConfig:
     Raises:
         DataError: the file is missing or not TOML, or an option is unknown, of the wrong type or out of range.
     """
-    path = Path(path)
+    config, _ = read_toml(Path(path), ExperimentConfig)
+    return _from_folder(config, Path(path).parent)
+
+
+def read_toml(path: Path, kind: type[T]) -> tuple[T, str]:
+    """Return a TOML file as a configuration of one kind, and its text.
+
+    Raises:
+        DataError: the file is missing or not TOML, or an option is unknown, of the wrong type or out of range; with the line.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         values = tomllib.loads(text)
@@ -185,17 +195,16 @@ def load_config(path: str | Path) -> ExperimentConfig:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"is not TOML: {error}", path=path) from None
-    _reject_unknown(values, ExperimentConfig, "", path, text)
+    _reject_unknown(values, kind, "", path, text)
     try:
-        config = msgspec.convert(values, ExperimentConfig)
+        return msgspec.convert(values, kind), text
     except msgspec.ValidationError as error:
         message, _, place = str(error).replace("`", "'").partition(" - at '$.")
         ours = re.match(r"option '([^']+)'", message)
-        option = ours[1] if ours else place.rstrip("'")
+        option = ours[1] if ours else re.sub(r"\[.*", "", place.rstrip("'"))
         raise DataError(
             message if ours else f"option '{option}': {message}", path=path, line=_line(text, option)
         ) from None
-    return _from_folder(config, path.parent)
 
 
 def _from_folder(config: ExperimentConfig, folder: Path) -> ExperimentConfig:

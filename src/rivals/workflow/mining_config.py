@@ -21,8 +21,8 @@ from rivals.workflow.config import (
     _check,
     _from_folder,
     _line,
-    _reject_unknown,
     model_name,
+    read_toml,
 )
 
 if TYPE_CHECKING:
@@ -256,23 +256,7 @@ def load_mining_plan(path: str | Path) -> MiningPlan:
             the line.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        values = tomllib.loads(text)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"is not TOML: {error}", path=path) from None
-    _reject_unknown(values, MiningPlan, "", path, text)
-    try:
-        plan = msgspec.convert(values, MiningPlan)
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).replace("`", "'").partition(" - at '$.")
-        ours = re.match(r"option '([^']+)'", message)
-        option = ours[1] if ours else re.sub(r"\[.*", "", place.rstrip("'"))
-        raise DataError(
-            message if ours else f"option '{option}': {message}", path=path, line=_line(text, option)
-        ) from None
+    plan, text = read_toml(path, MiningPlan)
     for mistake in plan._mistakes():
         line = part_line(text, mistake.table, mistake.number, mistake.option)
         raise DataError(str(mistake.error), path=path, line=line)

@@ -291,7 +291,7 @@ def _read_parquet(path: Path, kind: str) -> Table:
                 table.places.extend(range(len(table) + 1, len(table) + 1 + batch.num_rows))
     except DataError:
         raise
-    except (pa.ArrowException, OSError, ValueError, OverflowError, NotImplementedError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, RuntimeError) as error:  # RuntimeError: odd types
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"this Parquet file cannot be read; it is damaged or truncated ({reason})", path=path) from None
     if len(table) != expected:
