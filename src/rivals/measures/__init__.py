@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         reciprocal_rank,
         success,
     )
+    from rivals.measures.rating_tables import cohen_kappa
     from rivals.measures.regression import adjusted_r2, mae, mape, mse, pinball, r2, rmse, smape
     from rivals.measures.roc import auc, pooled_auc
     from rivals.measures.significance import (
@@ -117,6 +118,7 @@ __all__ = [
     "character_error_rate",
     "classification_rates",
     "classwise_calibration_error",
+    "cohen_kappa",
     "concordance_counts",
     "concordance_index",
     "confusion_matrix",
@@ -255,6 +257,7 @@ _HOMES = {
         "prediction_powered_mean",
         "summarisation_score",
     ),
+    "rating_tables": ("cohen_kappa",),
     "regression": (
         "adjusted_r2",
         "mae",

@@ -6,35 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from rivals.data import Collection, Dataset, Judgements
 from rivals.errors import RivalsError
 from rivals.measures.agreement import krippendorff_alpha
-from rivals.negatives.judging import Agreement, LabelJudge, agreement_with_labels, cohen_kappa, judge_agreement
+from rivals.negatives.judging import Agreement, LabelJudge, agreement_with_labels, judge_agreement
 from tests.negatives.judging.models import RuleJudge
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30))
-def test_kappa_as_scikit_learn_has_it(pairs):
-    one, other = np.array(pairs).T
-    for weights in ("none", "linear", "quadratic"):
-        ours = cohen_kappa(one, other, weights=weights, categories=4)
-        if len(set(one) | set(other)) == 1:
-            assert math.isnan(ours)
-            continue
-        theirs = cohen_kappa_score(one, other, weights=None if weights == "none" else weights, labels=[0, 1, 2, 3])
-        assert ours == pytest.approx(theirs, abs=1e-12)
-
-
-def test_kappa_by_hand():
-    # agree on 2 of 4; chance: 1/4 * 1/2 + 3/4 * 1/2
-    assert cohen_kappa([1, 0, 0, 0], [1, 1, 1, 0]) == pytest.approx(1 - (2 / 4) / (1 - (1 / 4 * 3 / 4 + 3 / 4 * 1 / 4)))
-    assert cohen_kappa([0, 1, 2], [0, 1, 2], weights="quadratic") == 1.0
-    assert cohen_kappa([0, 1], [1, 0]) == -1.0
 
 
 def graded(seed: int = 0, queries: int = 40, depth: int = 6):
@@ -134,9 +112,3 @@ def test_faulty_input_is_named():
         agreement_with_labels([0.5], [4], grades=[0, 1])
     with pytest.raises(RivalsError, match="at least 100 resamples"):
         agreement_with_labels([0.5], [1], resamples=5)
-    with pytest.raises(RivalsError, match="weights must be"):
-        cohen_kappa([1], [1], weights="cubic")  # type: ignore[arg-type]
-    with pytest.raises(RivalsError, match="the same things"):
-        cohen_kappa([1, 2], [1])
-    with pytest.raises(RivalsError, match="whole numbers"):
-        cohen_kappa([0.5], [1])

@@ -1,6 +1,6 @@
 """Judges say how relevant a candidate is; filters act on it; agreement with people says what a judge is worth."""
 
-from rivals.negatives.judging.agreement import Agreement, agreement_with_labels, cohen_kappa, judge_agreement
+from rivals.negatives.judging.agreement import Agreement, agreement_with_labels, judge_agreement
 from rivals.negatives.judging.cascade import Cascade, Cleaned, with_relabelled
 from rivals.negatives.judging.cascade_report import CascadeReport, Change, Stage
 from rivals.negatives.judging.filters import JudgeThreshold, SoftTargets, Verify
@@ -26,7 +26,6 @@ __all__ = [
     "Verify",
     "YesNoJudge",
     "agreement_with_labels",
-    "cohen_kappa",
     "judge_agreement",
     "judge_positives",
     "judged",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,9 +15,8 @@ from rivals.data.dataset import Dataset
 from rivals.data.run import Run
 from rivals.errors import RivalsError
 from rivals.measures.intervals import Interval
+from rivals.measures.rating_tables import kappa_of_tables, ordinal_alpha_of_tables
 from rivals.negatives.judging.judges import Judge, judged
-
-Weights = Literal["none", "linear", "quadratic"]
 
 _UNDEFINED = Interval(float("nan"), float("nan"), float("nan"))
 
@@ -223,35 +222,6 @@ def judge_agreement(
     )
 
 
-def cohen_kappa(one: ArrayLike, other: ArrayLike, *, weights: Weights = "none", categories: int | None = None) -> float:
-    """Cohen's kappa: agreement of two raters beyond what their marginals give by chance; 1 is perfect, 0 chance.
-
-    kappa = 1 - sum_ij w_ij O_ij / sum_ij w_ij E_ij, O the table of counts, E that of independent raters with the same
-    marginals, w_ij = [i != j], |i - j| (linear) or (i - j)^2 (quadratic).
-
-    Shapes: one[N], other[N], whole numbers 0..categories-1 -> a number; NaN where both always give one same category.
-
-    Source: Cohen 1960; weighted: Cohen 1968; as scikit-learn's `cohen_kappa_score`. Used in paper 26.
-
-    Raises:
-        RivalsError: lengths differ or are 0, a rating that is no whole number from 0, an unknown weighting.
-
-    >>> cohen_kappa([1, 1, 0, 0], [1, 0, 0, 0])
-    0.5
-    """
-    first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
-    if first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise RivalsError(f"two raters must rate the same things, one at least; not {first.shape} and {second.shape}")
-    if weights not in ("none", "linear", "quadratic"):
-        raise RivalsError(f"weights must be 'none', 'linear' or 'quadratic', not {weights!r}")
-    both = np.concatenate([first, second])
-    size = int(both.max()) + 1 if categories is None and np.isfinite(both).all() else int(categories or 0)
-    if not ((both >= 0) & (both < size) & (both == np.floor(both))).all():
-        raise RivalsError("ratings must be whole numbers from 0, below the number of categories")
-    table = np.bincount((first * size + second).astype(np.int64), minlength=size * size).reshape(size, size)
-    return float(_kappa(table, _apart(size, weights)))
-
-
 # ------------------------------------------------------------------------------------------------ inside
 
 
@@ -284,8 +254,8 @@ def _resampled(pairs: _Pairs, grades: int, drawn: Iterable[NDArray[np.int64]]) -
         with np.errstate(divide="ignore", invalid="ignore"):
             area = (up * (down.cumsum(1) - down / 2)).sum(1) / (up.sum(1) * down.sum(1))
         accuracy = np.trace(cut, axis1=1, axis2=2) / cut.sum((1, 2))
-        kappas = _kappa(cut, _apart(2, "none")), _kappa(scale, _apart(grades, "quadratic"))
-        found.append(np.stack([accuracy, *kappas, _alpha(scale), area], axis=1))
+        kappas = kappa_of_tables(cut), kappa_of_tables(scale, weights="quadratic")
+        found.append(np.stack([accuracy, *kappas, ordinal_alpha_of_tables(scale), area], axis=1))
     return np.concatenate(found)
 
 
@@ -295,32 +265,6 @@ def _tables(
     """How often each query has each pair of ratings, [Q, size * size]."""
     cell = (query * size + one.astype(np.int64)) * size + other.astype(np.int64)
     return np.bincount(cell, minlength=queries * size * size).reshape(queries, size * size).astype(np.float64)
-
-
-def _apart(size: int, weights: Weights) -> NDArray[np.float64]:
-    """What a disagreement of two categories counts."""
-    apart = np.abs(np.arange(size)[:, None] - np.arange(size)).astype(np.float64)
-    return apart**2 if weights == "quadratic" else apart if weights == "linear" else np.sign(apart)
-
-
-def _kappa(table: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Kappa of tables [..., K, K]."""
-    both = table.sum(-1)[..., :, None] * table.sum(-2)[..., None, :]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        chance = (weight * both).sum((-1, -2)) / table.sum((-1, -2))
-        return 1 - np.where(chance > 0, (weight * table).sum((-1, -2)) / chance, np.nan)
-
-
-def _alpha(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Krippendorff's ordinal alpha of two raters from tables [B, K, K]; `measures.krippendorff_alpha` on the ratings."""
-    often = table.sum(1) + table.sum(2)
-    middle = often.cumsum(1) - often / 2
-    apart = (middle[:, :, None] - middle[:, None, :]) ** 2
-    total = often.sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        observed = 2 * (table * apart).sum((1, 2)) / total
-        expected = (often[:, :, None] * often[:, None, :] * apart).sum((1, 2)) / (total * (total - 1))
-        return 1 - np.where(expected > 0, observed / expected, np.nan)
 
 
 def _report(
