@@ -1,4 +1,4 @@
-"""`leakage_report`: what the splits of a dataset share, word for word or nearly."""
+"""`leakage_report`: what the splits of a dataset, or two datasets, share, word for word or nearly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many `what` ("queries" or "relevant documents") of split `second` are in split `first` too.
+    """How many `what` ("queries", "relevant documents" or "topics") of split `second` are in split `first` too.
 
     `exact` counts equal normalised texts, `near` those that are only nearly equal, of `total`; `examples` holds up to
     five (id in `first`, id in `second`, Jaccard similarity), the least similar exact ones last.
@@ -54,6 +54,16 @@ class LeakageReport:
         """Return the report as plain values."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> LeakageReport:
+        """Read what `to_json` returned, also after a way through a file.
+
+        >>> LeakageReport.from_json(LeakageReport(0.8, (Overlap("queries", "train", "test", 9, 1, 0),)).to_json()).clean
+        False
+        """
+        rows = [{**row, "examples": tuple((a, b, float(c)) for a, b, c in row["examples"])} for row in content["overlaps"]]
+        return cls(float(content["threshold"]), tuple(Overlap(**row) for row in rows))
+
     def __str__(self) -> str:
         return "\n".join(
             f"{overlap.what} of {overlap.second} that are in {overlap.first} too: {overlap.exact:,} word for word, "
@@ -62,16 +72,19 @@ class LeakageReport:
         )
 
 
-def leakage_report(dataset: Dataset, *, threshold: float = 0.8) -> LeakageReport:
-    """Report which queries and which relevant documents of one split appear, exactly or nearly, in another.
+def leakage_report(dataset: Dataset, *, threshold: float = 0.8, topic: str = "topic") -> LeakageReport:
+    """Report which queries, relevant documents and topics of one split appear, exactly or nearly, in another.
 
     Two texts are nearly equal if |A and B| / |A or B| >= threshold for their sets of 5-grams: of characters for
-    queries, of words for documents, after `normalise_text`. All such pairs are found: candidates come from prefix
-    filtering, which misses none, and are then compared exactly. A document that is relevant in both splits counts as
-    exact.
+    queries and topics, of words for documents, after `normalise_text`. All such pairs are found: candidates come from
+    prefix filtering, which misses none, and are then compared exactly. A document that is relevant in both splits
+    counts as exact. Topics are the different values of a query column and are left out where there is none.
 
     Use it before believing a test figure. Source: Jaccard join by prefix filtering, Chaudhuri, Ganti and Kaushik,
     2006, and Bayardo, Ma and Srikant, 2007.
+
+    Args:
+        topic: the query column that holds topics.
 
     Raises:
         RivalsError: fewer than two splits, or a threshold outside (0, 1].
@@ -84,52 +97,90 @@ def leakage_report(dataset: Dataset, *, threshold: float = 0.8) -> LeakageReport
     >>> [(overlap.what, overlap.exact, overlap.near) for overlap in report.overlaps]
     [('queries', 1, 0), ('relevant documents', 0, 0)]
     """
-    if not 0 < threshold <= 1:
-        raise RivalsError(f"the threshold {threshold} must be above 0 and at most 1")
     if len(dataset.splits) < 2:
         raise RivalsError(f"leakage is between splits; the dataset has {len(dataset.splits)}")
     order = {"train": 0, "dev": 1, "test": 2}
     names = sorted(dataset.splits, key=lambda name: order.get(name, 3))
-    positives = dataset.judgements.positives
-    relevant = {name: np.unique(positives.document[np.isin(positives.query, dataset.splits[name])]) for name in names}
+    parts = {name: dataset.split(name) for name in names}
     overlaps = []
     for first, second in combinations(names, 2):
-        for what, members, rows in (
-            ("queries", dataset.queries, dataset.splits),
-            ("relevant documents", dataset.documents, relevant),
-        ):
-            overlaps.append(_overlap(what, members, (first, rows[first]), (second, rows[second]), threshold))
+        overlaps += _overlaps((first, parts[first]), (second, parts[second]), threshold, topic)
     return LeakageReport(threshold, tuple(overlaps))
 
 
-def _overlap(
-    what: str,
-    members: Collection,
-    first: tuple[str, NDArray[np.int64]],
-    second: tuple[str, NDArray[np.int64]],
-    threshold: float,
-) -> Overlap:
-    texts = members.full_texts
+def leakage_between(train: Dataset, test: Dataset, *, threshold: float = 0.8, topic: str = "topic") -> LeakageReport:
+    """Report what two data sets share, as `leakage_report` does for the splits of one: "train" and "test".
+
+    Sides without texts are left out: documents that have only ids, as those of run files, are compared by nothing. Use
+    it where a model was trained on other files than it is tested on.
+
+    Raises:
+        RivalsError: a threshold outside (0, 1]; the data sets have no texts and no topics in common to compare.
+
+    >>> from rivals.data import Judgements
+    >>> def data(query, document):
+    ...     return Dataset(
+    ...         Collection(["q"], [query], name="query"),
+    ...         Collection(["d"], [document]),
+    ...         Judgements.build([0], [0], [1], queries=1, documents=1),
+    ...     )
+    >>> print(leakage_between(data("who?", "It is me."), data("Who?", "It was you.")))
+    queries of test that are in train too: 1 word for word, 0 nearly (similarity >= 0.8), of 1
+    relevant documents of test that are in train too: 0 word for word, 0 nearly (similarity >= 0.8), of 1
+    """
+    overlaps = _overlaps(("train", train), ("test", test), threshold, topic)
+    if not overlaps:
+        raise RivalsError(
+            "nothing can be compared with the training data: neither queries nor documents have texts on both sides"
+        )
+    return LeakageReport(threshold, tuple(overlaps))
+
+
+def _overlaps(first: tuple[str, Dataset], second: tuple[str, Dataset], threshold: float, topic: str) -> list[Overlap]:
+    """The overlaps of two data sets: queries, relevant documents, topics, as far as both have them."""
+    if not 0 < threshold <= 1:
+        raise RivalsError(f"the threshold {threshold} must be above 0 and at most 1")
+    names, sides = (first[0], second[0]), (first[1], second[1])
+    kinds: list[tuple[str, list[Collection]]] = []
+    if all(side.queries.has_texts for side in sides):
+        kinds.append(("queries", [side.queries for side in sides]))
+    if all(side.documents.has_texts for side in sides):
+        relevant = [side.documents.take(np.unique(side.judgements.positives.document)) for side in sides]
+        kinds.append(("relevant documents", relevant))
+    if all(topic in side.queries.table.column_names for side in sides):
+        kinds.append(("topics", [_topics(side.queries, topic) for side in sides]))
+    return [_overlap(what, names, members, threshold) for what, members in kinds]
+
+
+def _topics(queries: Collection, column: str) -> Collection:
+    """The different topics of the queries, each its own id and text."""
+    values = queries.table[column].to_pylist()
+    different = list(dict.fromkeys(str(value) for value in values if value not in (None, "")))
+    return Collection(different, different, name="topic")
+
+
+def _overlap(what: str, names: tuple[str, str], members: Sequence[Collection], threshold: float) -> Overlap:
     left: dict[str, int] = {}
-    for row in first[1].tolist():
-        left.setdefault(normalise_text(texts[row]), row)
+    for row, text in enumerate(members[0].full_texts):
+        left.setdefault(normalise_text(text), row)
     exact: list[tuple[int, int]] = []
     right: dict[str, list[int]] = {}
-    for row in second[1].tolist():
-        text = normalise_text(texts[row])
+    for row, original in enumerate(members[1].full_texts):
+        text = normalise_text(original)
         if text in left:
             exact.append((left[text], row))
         else:
             right.setdefault(text, []).append(row)
-    shingles = _characters if what == "queries" else _words
+    shingles = _words if what == "relevant documents" else _characters
     best = _near([shingles(text) for text in left], [shingles(text) for text in right], threshold)
     left_rows, right_rows = list(left.values()), list(right.values())
     near = sum(len(right_rows[there]) for there in best)
     pairs = [(left_rows[here], right_rows[there][0], score) for there, (here, score) in best.items()]
     pairs = [*sorted(pairs, key=lambda pair: -pair[2]), *((here, there, 1.0) for here, there in exact)]
-    ids = members.ids
-    examples = tuple((str(ids[here]), str(ids[there]), round(score, 4)) for here, there, score in pairs[:5])
-    return Overlap(what, first[0], second[0], len(second[1]), len(exact), near, examples)
+    examples = tuple(
+        (str(members[0].ids[here]), str(members[1].ids[there]), round(score, 4)) for here, there, score in pairs[:5]
+    )
+    return Overlap(what, *names, len(members[1]), len(exact), near, examples)
 
 
 def _characters(text: str) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rivals.data.run import _COLUMNS, Run
+from rivals.data.run import COLUMNS, Run
 from rivals.errors import RivalsError
 
 #: How two opinions about one candidate become one. Each rule has the column's default as its neutral element, so a run
@@ -39,11 +39,12 @@ def merge_marks(
     """
     columns: dict[str, NDArray[Any]] = {}
     for name, join in _JOIN.items():
-        kind, default = _COLUMNS[name]
+        kind, default = COLUMNS[name]
         said = [(getattr(run, name), place) for run, place in zip(runs, places, strict=True)]
         if all(_is_default(column, default) for column, _ in said):
             continue
-        values, seen = np.full(n, default, dtype=kind), np.zeros(n, dtype=bool)
+        values: NDArray[Any] = np.full(n, default, dtype=kind)
+        seen = np.zeros(n, dtype=bool)
         for column, place in said:
             values[place] = np.where(seen[place], join(values[place], column), column)
             seen[place] = True

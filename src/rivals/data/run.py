@@ -16,7 +16,7 @@ from rivals.errors import DataError, RivalsError
 ScoreKind = Literal["cosine", "dot", "probability", "bm25", "other"]
 
 #: Per-candidate columns: dtype and the value a column has when nobody set it.
-_COLUMNS: dict[str, tuple[type, Any]] = {
+COLUMNS: dict[str, tuple[type, Any]] = {
     "document": (np.int64, None),
     "score": (np.float32, np.nan),
     "rank": (np.int32, None),
@@ -128,9 +128,9 @@ class Run:
         if source is not None:
             values["source"] = np.asarray(source, dtype=np.int16)
         for name, column in (columns or {}).items():
-            if name not in _COLUMNS:
-                raise RivalsError(f"a run has no column '{name}'; its columns are {', '.join(_COLUMNS)} and features")
-            values[name] = np.asarray(column, dtype=_COLUMNS[name][0])
+            if name not in COLUMNS:
+                raise RivalsError(f"a run has no column '{name}'; its columns are {', '.join(COLUMNS)} and features")
+            values[name] = np.asarray(column, dtype=COLUMNS[name][0])
         extra = {name: np.asarray(column, dtype=np.float32) for name, column in (features or {}).items()}
         for name, column in [*values.items(), *extra.items()]:
             if len(column) != n:
@@ -148,7 +148,7 @@ class Run:
         values = {name: column[order].copy() if sorted_already else column[order] for name, column in values.items()}
         extra = {name: column[order].copy() if sorted_already else column[order] for name, column in extra.items()}
         values["rank"] = lists.positions(offsets).astype(np.int32)
-        for name, (dtype, default) in _COLUMNS.items():
+        for name, (dtype, default) in COLUMNS.items():
             if name not in values:
                 values[name] = np.full(n, default, dtype=dtype)
         ordered = np.sort(lists.segment_ids(offsets) * max(len(documents), 1) + values["document"])
@@ -188,8 +188,8 @@ class Run:
                 raise RivalsError(
                     f"Run.replace cannot set '{name}'; use Run.rescored for scores, Run.build for candidates"
                 )
-            if name in _COLUMNS:
-                column: NDArray[Any] = np.asarray(value, dtype=_COLUMNS[name][0])
+            if name in COLUMNS:
+                column: NDArray[Any] = np.asarray(value, dtype=COLUMNS[name][0])
                 if column.shape != self.document.shape:
                     raise RivalsError(
                         f"run column '{name}' has {column.shape} values for {len(self.document)} candidates"
@@ -242,7 +242,7 @@ class Run:
     def select(self, chosen: NDArray[np.bool_]) -> Run:
         """Return the run with only the `chosen` candidates; order stays, ranks are numbered anew."""
         offsets = lists.keep_values(chosen, self.offsets)
-        kept = {name: getattr(self, name)[chosen] for name in _COLUMNS}
+        kept = {name: getattr(self, name)[chosen] for name in COLUMNS}
         kept["rank"] = lists.positions(offsets).astype(np.int32)
         return replace(self, offsets=offsets, features={k: v[chosen] for k, v in self.features.items()}, **kept)
 
@@ -265,7 +265,7 @@ class Run:
             self,
             queries=self.queries.take(rows),
             offsets=offsets,
-            **{name: getattr(self, name)[index] for name in _COLUMNS},
+            **{name: getattr(self, name)[index] for name in COLUMNS},
             features={k: v[index] for k, v in self.features.items()},
             positive_offsets=positive_offsets,
             positive=self.positive[positive],
@@ -292,7 +292,7 @@ class Run:
         kept = dict(self.features)
         if feature or self.scorer:
             kept.setdefault(feature or self.scorer, self.score)
-        columns = {name: getattr(self, name) for name in _COLUMNS if name not in ("document", "score", "rank")}
+        columns = {name: getattr(self, name) for name in COLUMNS if name not in ("document", "score", "rank")}
         built = Run.build(
             self.queries,
             self.documents,
@@ -383,7 +383,7 @@ def concatenate(runs: Iterable[Run]) -> Run:
         return np.concatenate([getattr(run, name) for run in runs])
 
     columns: dict[str, Any] = {
-        name: joined(name) for name in (*_COLUMNS, "positive", "positive_score", "positive_relevance")
+        name: joined(name) for name in (*COLUMNS, "positive", "positive_score", "positive_relevance")
     }
     return replace(
         first,

@@ -21,7 +21,7 @@ from rivals.models._precision import Frozen, choose_device, choose_dtype, config
 from rivals.models.batching import FastTokenizer, Tokens, TokenVectors, check_texts, default_budget, token_batches
 from rivals.models.cache import text_keys
 from rivals.models.folder import DenseSpec, Layout
-from rivals.models.pooling import Dense, pool
+from rivals.models.pooling import Dense, UnitLength, pool
 from rivals.progress import progress as show_progress
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
         if max_length is not None and (max_length < 1 or longest < max_length):
             raise ModelError(f"max_length {max_length} is not possible: {path} reads 1 to {longest} tokens")
         head: list[nn.Module] = [
-            Dense.load(p, path) if isinstance(p, DenseSpec) else _UnitLength() for p in layout.head
+            Dense.load(p, path) if isinstance(p, DenseSpec) else UnitLength() for p in layout.head
         ]
         encoder = cls(backbone, tokenizer, replace(layout, max_length=longest), head, dtype=dtype)
         return encoder.to(choose_device(device)).eval()
@@ -169,19 +169,26 @@ class Encoder(nn.Module):
         return next((prompts[name] for name in names if name in prompts), "")
 
     def tokenize(
-        self, texts: Sequence[str], *, prompt: str | None = None, role: Role | None = None, progress: bool = False
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        role: Role | None = None,
+        longest: int | None = None,
+        progress: bool = False,
     ) -> Tokens:
-        """Tokenise texts, cut at `max_length`; `prompt` (or the prompt of `role`) goes in front of each.
+        """Tokenise texts, cut at `max_length` (or `longest`, if smaller); `prompt` (or that of `role`) goes in front of each.
 
         Raises: RivalsError naming the row of anything that is not a string.
         """
         check_texts(texts)
         if prompt is None:
             prompt = self.prompt_for(role)
+        limit = min(longest or self.max_length, self.max_length)
         with show_progress("Tokenising", len(texts), show=progress) as advance:
-            tokens = self.fast_tokenizer(texts, max_length=self.max_length, prompt=prompt, on_done=advance)
+            tokens = self.fast_tokenizer(texts, max_length=limit, prompt=prompt, on_done=advance)
         if prompt and not self.layout.pooling.include_prompt:
-            tokens = replace(tokens, prompt_length=self.fast_tokenizer.prompt_length(prompt, self.max_length))
+            tokens = replace(tokens, prompt_length=self.fast_tokenizer.prompt_length(prompt, limit))
         return tokens
 
     def encode(
@@ -390,10 +397,3 @@ class Encoder(nn.Module):
         """Forget the hash and the frozen copy, so both are made anew from the weights as they are."""
         self._digest = None
         self._frozen = Frozen()
-
-
-class _UnitLength(nn.Module):
-    """Divide by the Euclidean norm."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.normalize(x, dim=-1)

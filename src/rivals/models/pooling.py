@@ -93,3 +93,10 @@ class Dense(nn.Module):
                 f"{folder / spec.folder}: the weights do not fit the sizes in config.json; restore both files"
             ) from None
         return layer
+
+
+class UnitLength(nn.Module):
+    """Divide by the Euclidean norm: the Normalize of a sentence-transformers folder."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(x, dim=-1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from rivals import lists
-from rivals.data.run import _COLUMNS, Run
+from rivals.data.run import COLUMNS, Run
 
 
 def swap_roles(run: Run) -> Run:
@@ -46,7 +46,7 @@ def swap_roles(run: Run) -> Run:
         scorer=run.scorer,
         score_kind=run.score_kind,
         seed=run.seed,
-        columns={name: getattr(run, name)[order] for name in _COLUMNS if name not in ("document", "score", "rank")},
+        columns={name: getattr(run, name)[order] for name in COLUMNS if name not in ("document", "score", "rank")},
     )
     return replace(
         swapped, reasons=run.reasons, version=run.version, built_from=run.built_from, created_step=run.created_step

@@ -27,10 +27,10 @@ from rivals.models.scored_tokens import ScoredTokens, Span, unit_of_tokens
 from rivals.training.distributed import World, gather
 from rivals.training.executor import Executor, Vectors
 from rivals.training.held_out import HeldOut, held_out_score
-from rivals.training.loop import TrainingResult, fit
+from rivals.training.loop import TrainingResult
 from rivals.training.negatives import Negatives
 from rivals.training.regime import Regime
-from rivals.training.retriever import PairBatch, RetrieverObjective, _dropout
+from rivals.training.retriever import PairBatch, RetrieverObjective, train_on_pairs
 from rivals.training.retriever_config import RetrieverConfig
 
 
@@ -351,17 +351,9 @@ def train_late_interaction(
     objective = LateInteractionObjective(
         model, dataset, config, negatives=negatives, dev=dev, dev_pool=dev_pool, world=world
     )
-    with _dropout(model, config.dropout):
-        return fit(
-            objective,
-            config.loop,
-            folder=folder,
-            resume=resume,
-            world=world,
-            executor=executor,
-            regime=regime,
-            description="Training late interaction",
-        )
+    return train_on_pairs(
+        objective, "Training late interaction", folder=folder, resume=resume, executor=executor, regime=regime
+    )
 
 
 __all__ = ["GranularConfig", "LateInteractionObjective", "MultiGranularObjective", "train_late_interaction"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ class RetrieverObjective:
         self._cached_batches = lru_cache(maxsize=2)(self._batches)
 
     def _tokens(self, texts: list[str], role: Role, longest: int) -> Tokens:
-        return _truncated(self.model, texts, role, longest)
+        return self.model.tokenize(texts, role=role, longest=longest)
 
     def batches(self, epoch: int) -> list[PairBatch]:
         """Return the epoch's batches: its order of queries is fixed, their negatives are of the run in use now."""
@@ -323,16 +323,6 @@ def _assembled(vectors: Sequence[Vectors], order: NDArray[np.int64]) -> tuple[Te
     return joined[0], *(joined[1:] if len(joined) == 3 else (torch.empty(0), torch.empty(0)))
 
 
-def _truncated(model: Encoder, texts: list[str], role: str, longest: int) -> Tokens:
-    """Tokenise once, cut at `longest` tokens (special tokens included)."""
-    prompt = model.prompt_for("query" if role == "query" else "document")
-    longest = min(longest, model.max_length)
-    tokens = model.fast_tokenizer(texts, max_length=longest, prompt=prompt)
-    if prompt and not model.layout.pooling.include_prompt:
-        tokens = replace(tokens, prompt_length=model.fast_tokenizer.prompt_length(prompt, longest))
-    return tokens
-
-
 def train_retriever(
     encoder: Encoder,
     dataset: Dataset,
@@ -357,22 +347,37 @@ def train_retriever(
     objective = RetrieverObjective(
         encoder, dataset, config, negatives=negatives, dev=dev, dev_pool=dev_pool, world=world
     )
-    with _dropout(encoder, config.dropout):
+    return train_on_pairs(
+        objective, "Training the retriever", folder=folder, resume=resume, executor=executor, regime=regime
+    )
+
+
+def train_on_pairs(
+    objective: RetrieverObjective,
+    description: str,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    executor: Executor | None = None,
+    regime: Regime | None = None,
+) -> TrainingResult:
+    """Run the loop on an objective made of pairs, with its configuration's dropout; the model is trained in place."""
+    with dropout_set_to(objective.model, objective.config.dropout):
         return fit(
             objective,
-            config.loop,
+            objective.config.loop,
             folder=folder,
             resume=resume,
-            world=world,
+            world=objective.world,
             executor=executor,
             regime=regime,
-            description="Training the retriever",
+            description=description,
         )
 
 
 @contextmanager
-def _dropout(model: torch.nn.Module, probability: float | None) -> Iterator[None]:
-    """Give every dropout layer another probability while the block runs."""
+def dropout_set_to(model: torch.nn.Module, probability: float | None) -> Iterator[None]:
+    """Give every dropout layer another probability while the block runs; None leaves them as they are."""
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)] if probability is not None else []
     before = [layer.p for layer in layers]
     try:

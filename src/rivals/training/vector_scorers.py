@@ -19,7 +19,6 @@ from rivals.models.batching import token_batches
 from rivals.models.encoder import Encoder
 from rivals.retrieve.dense import Dense
 from rivals.training.executor import Vectors
-from rivals.training.retriever import _truncated
 from rivals.training.scorers import Precision, Rows, autocast, inference
 
 _BLOCK = 4096  # rows of vectors mapped at once outside of training
@@ -68,7 +67,7 @@ class EncodedTexts:
         precision: Precision = "auto",
     ) -> None:
         self.module, self.texts, self.role, self.chunk_tokens = encoder, texts, role, chunk_tokens
-        self._tokens = _truncated(encoder, texts.full_texts, role, max_tokens)
+        self._tokens = encoder.tokenize(texts.full_texts, role=role, longest=max_tokens)
         self._autocast = autocast(encoder.device, precision)
 
     def chunks(self, rows: Rows) -> tuple[list[Callable[[], Vectors]], Rows]:
