@@ -104,6 +104,18 @@ def test_products_and_threads_and_blocks_agree_exactly(monkeypatch: pytest.Monke
                 np.testing.assert_array_equal(other[0], scores)
 
 
+def test_searching_in_threads_leaves_torch_with_its_own() -> None:
+    generator = np.random.default_rng(7)
+    queries, documents = unit(generator, 200, 16), unit(generator, 500, 16)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        exact_top_k(queries, documents, 5, threads=3)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.usefixtures("without_compiler")
 def test_torch_alone_gives_the_same_list() -> None:
     generator = np.random.default_rng(6)

@@ -8,8 +8,10 @@ how much of each vector the cheap product lost, so the lists do not depend on wh
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,8 +24,8 @@ Precision = Literal["auto", "int8", "bfloat16", "float32"]
 
 _BLOCK = 32_768  # documents a block
 _STRETCH = 8_192  # documents of every block but the first that go at once: their products stay near the processor
-_TILE = 256  # queries a tile and thread; every product rearranges its documents once, which few queries do not repay
-_CELLS = 1 << 24  # products held at once, by a tile of 64 queries or more a thread
+_TILE = 512  # queries a tile; every product rearranges its documents once, which few queries do not repay
+_CELLS = 1 << 24  # products held at once by all threads, each with a tile of 64 queries or more
 _KEEP = 2 << 30  # bytes of prepared documents kept in memory
 
 
@@ -169,7 +171,7 @@ def exact_top_k(
         proven: use the strict margin everywhere.
         precision: the product's format on the CPU; "auto" asks the processor.
         device: a torch device such as "cuda" to compute on; None is the CPU.
-        threads: threads that select and rescore, by default torch's number; the product itself follows torch's setting.
+        threads: threads, by default torch's number, each with queries of its own; 1 leaves the product to torch's setting.
         advance: called with the number of query-document pairs done, for a progress display.
 
     Raises:
@@ -301,19 +303,23 @@ def _search(
 ) -> NDArray[np.int64]:
     import torch
 
-    from rivals.retrieve._select import select
-
     precision, width = documents.precision, queries.shape[1]
-    centred = precision != "float32"
     codes, scale, _, residual = _encode(queries, np.zeros(width, np.float32), documents.query_dither, 0, precision)
     offset = np.zeros(len(queries), np.float32) if precision != "int8" else codes.float().numpy() @ documents.dither
-    shift = queries @ documents.centre if centred else np.zeros(len(queries), np.float32)
+    shift = queries @ documents.centre if precision != "float32" else np.zeros(len(queries), np.float32)
     best, held = np.empty((len(queries), k), np.int64), np.zeros(len(queries), np.int64)
-    workers = max(1, torch.get_num_threads() if threads is None else int(threads))
-    out_type = {"int8": torch.int32, "bfloat16": torch.bfloat16, "float32": torch.float32}[precision]
-    buffer = torch.empty(0, dtype=out_type)
+    before = torch.get_num_threads()
+    # Each thread takes a tile of queries through the product and the selection by itself: torch's own threads would wait for
+    # each other after every product. For a few queries, threads cost more than they give; torch's share the product then.
+    workers = max(1, min(before if threads is None else int(threads), len(queries) // 32))
     rounding = np.float32(2.0**-8 * 1.01 if precision == "bfloat16" else 0.0)
-    with ThreadPoolExecutor(workers) as pool:
+    local = threading.local()
+    with ExitStack() as stack:
+        run: Callable[..., Iterator[int]] = map
+        if workers > 1:
+            stack.callback(torch.set_num_threads, before)
+            pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+            run = stack.enter_context(pool).map
         for block in map(documents.block, range(0, len(documents), _BLOCK)):
             running, window = _margins(norm, scale, residual, block, width, proven or precision != "int8")
             state = (offset, queries, scale, shift, running, window, best, held)
@@ -321,42 +327,37 @@ def _search(
             stretch = _STRETCH if block.start and len(queries) >= _TILE else _BLOCK
             for begin in range(0, len(block.vectors), stretch):
                 inside = slice(begin, begin + stretch)
-                part, size = block.codes[inside], len(block.vectors[inside])
-                at = block.start + begin
+                size, at = len(block.vectors[inside]), block.start + begin
                 ranks = np.arange(at, at + size) if order is None else order[at : at + size]
                 here = (block.scale[inside], block.vectors[inside], ranks, rounding)
-                tile = workers * min(_TILE, max(_CELLS // (size * workers), 64))
-                if len(buffer) < min(tile, len(queries)) * size:
-                    buffer = torch.empty(min(tile, len(queries)) * size, dtype=out_type)
-                for first in range(0, len(queries), tile):
-                    last = min(first + tile, len(queries))
-                    product = buffer[: (last - first) * size].view(last - first, size)
-                    if precision == "int8":
-                        torch._int_mm(codes[first:last], part.T, out=product)
-                    else:
-                        torch.mm(codes[first:last], part.T, out=product)
-                    scores = (product.float() if precision == "bfloat16" else product).numpy()
-                    fold = functools.partial(_fold, select, scores, first, here, state)
-                    cuts = [(last - first) * i // workers for i in range(workers + 1)]
-                    if workers == 1:
-                        fold(0, last - first)
-                    else:
-                        list(pool.map(fold, cuts[:-1], cuts[1:]))
+                tile = min(_TILE, max(_CELLS // (size * workers), 64), -(-len(queries) // workers))
+                scan = functools.partial(_scan, local, codes, block.codes[inside], here, state, tile)
+                for done in run(scan, range(0, len(queries), tile)):
                     if advance is not None:
-                        advance((last - first) * size)
+                        advance(done * size)
     return best
 
 
-def _fold(
-    select: Any, scores: NDArray[Any], first: int, here: tuple[Any, ...], state: tuple[Any, ...], low: int, high: int
-) -> None:
-    """Fold the approximate scores of queries `first + low` to `first + high` into their lists."""
+def _scan(
+    local: threading.local, codes: Any, part: Any, here: tuple[Any, ...], state: tuple[Any, ...], tile: int, first: int
+) -> int:
+    """Take the queries `first` to `first + tile` through the product with some documents and fold it into their lists."""
+    import torch
+
+    from rivals.retrieve._select import select
+
+    left = codes[first : first + tile]
+    shape, kind = (len(left), len(part)), torch.int32 if codes.dtype == torch.int8 else codes.dtype
+    buffer = getattr(local, "buffer", None)
+    if buffer is None or len(buffer) < shape[0] * shape[1]:
+        buffer = local.buffer = torch.empty(shape[0] * shape[1], dtype=kind)
+    product = buffer[: shape[0] * shape[1]].view(shape)
+    (torch._int_mm if kind == torch.int32 else torch.mm)(left, part.T, out=product)
+    scores = (product.float() if kind == torch.bfloat16 else product).numpy()
     document_scale, vectors, ranks, rounding = here
-    offset, queries, scale, shift, running, window, best, held = (part[first + low : first + high] for part in state)
-    select(
-        scores[low:high], document_scale, offset, vectors, ranks, queries, scale, shift, running, window, rounding,
-        best, held,
-    )  # fmt: skip
+    offset, queries, scale, shift, running, window, best, held = (column[first : first + tile] for column in state)
+    select(scores, document_scale, offset, vectors, ranks, queries, scale, shift, running, window, rounding, best, held)
+    return len(left)
 
 
 def _margins(
