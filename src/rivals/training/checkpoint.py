@@ -101,6 +101,12 @@ def load_weights(folder: Path, model: nn.Module, *, after: int = -1) -> int | No
     return None
 
 
+def newest_step(folder: Path) -> int | None:
+    """Return the step of the newest valid checkpoint, or None if there is none."""
+    states = (_valid_state(path) for path in reversed(_checkpoints(folder)))
+    return next((int(state["step"]) for state in states if state is not None), None)
+
+
 def remove_checkpoints(folder: Path) -> None:
     """Remove all checkpoints of a folder, and what a kill left of one that was being written."""
     for path in [*_checkpoints(folder), *folder.glob(".step-*")]:

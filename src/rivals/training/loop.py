@@ -20,6 +20,7 @@ from rivals.errors import RivalsError
 from rivals.progress import progress
 from rivals.training.distributed import World, sum_gradients
 from rivals.training.executor import Executor, Plain
+from rivals.training.faults import explained
 from rivals.training.keeper import BEST, LOG, Keeper, TrainingResult, read_log
 from rivals.training.regime import Regime
 
@@ -123,8 +124,8 @@ def fit(
         resume: go on from the newest checkpoint in `folder`, if there is one; without it, what an earlier run left there is removed.
 
     Raises:
-        RivalsError: a loss or gradient that is not finite (the last checkpoint stays as it was), no batch to train on, or a
-            checkpoint made with other options.
+        RivalsError: a loss or gradient that is not finite, a full disk, no memory left (each time the last checkpoint stays as
+            it was, and the message names it), no batch to train on, or a checkpoint made with other options.
     """
     model, executor, regime = objective.model, executor or Plain(), regime or Regime()
     if world.size > 1 and not hasattr(objective, "world"):
@@ -149,28 +150,31 @@ def fit(
         for step in range(result.steps, total):
             if result.stopped_early:
                 break
-            regime.begin(step, total)
-            if regime.should_refresh(step):
-                _refresh(regime, model, step, keeper)
-            rate = _rate(config, *regime.clock(step, total)) * regime.rate(step)
-            loss = _step(objective, optimizer, config, step, per_epoch, rate, world, executor, regime)
-            result.steps = step + 1
-            result.losses.append((step + 1, loss))
-            regime.on_step(step, {"loss": loss})
-            phase = regime.phase(step)
-            note = f"{phase} loss {loss:.3f}" if phase else f"loss {loss:.3f}"
-            keeper.log({"step": step + 1, "loss": loss, "learning_rate": rate, **({"phase": phase} if phase else {})})
-            if step + 1 in evaluate_at:
-                _evaluate(objective, result, config, keeper, world)
-                note += f", dev {result.scores[-1][1]:.4f}"
-            result.seconds = spent_before + time.monotonic() - started
-            if folder is not None and (
-                time.monotonic() - last_saved >= config.checkpoint_seconds
-                or step + 1 in evaluate_at
-                or step + 1 == total
-            ):
-                keeper.save(result)
-                last_saved = time.monotonic()
+            with explained(step + 1, folder):
+                regime.begin(step, total)
+                if regime.should_refresh(step):
+                    _refresh(regime, model, step, keeper)
+                rate = _rate(config, *regime.clock(step, total)) * regime.rate(step)
+                loss = _step(objective, optimizer, config, step, per_epoch, rate, world, executor, regime)
+                result.steps = step + 1
+                result.losses.append((step + 1, loss))
+                regime.on_step(step, {"loss": loss})
+                phase = regime.phase(step)
+                note = f"{phase} loss {loss:.3f}" if phase else f"loss {loss:.3f}"
+                keeper.log(
+                    {"step": step + 1, "loss": loss, "learning_rate": rate, **({"phase": phase} if phase else {})}
+                )
+                if step + 1 in evaluate_at:
+                    _evaluate(objective, result, config, keeper, world)
+                    note += f", dev {result.scores[-1][1]:.4f}"
+                result.seconds = spent_before + time.monotonic() - started
+                if folder is not None and (
+                    time.monotonic() - last_saved >= config.checkpoint_seconds
+                    or step + 1 in evaluate_at
+                    or step + 1 == total
+                ):
+                    keeper.save(result)
+                    last_saved = time.monotonic()
             advance(1, note)
     keeper.leave_best(result)
     model.eval()

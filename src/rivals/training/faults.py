@@ -1,0 +1,78 @@
+"""What goes wrong around a training run (a full disk, no memory left) told in one message, with what is left to go on from."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from rivals.errors import RivalsError
+from rivals.training.checkpoint import newest_step
+
+#: How torch words a failed allocation on the CPU, where it raises a plain RuntimeError.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file got too large",
+}
+
+
+@contextmanager
+def explained(step: int, folder: Path | None) -> Iterator[None]:
+    """Turn a failed write or allocation inside the block into one clear error that says where the run stands.
+
+    Args:
+        step: the step under way, counted from 1. folder: of the checkpoints, if there is one.
+
+    Raises:
+        RivalsError: instead of an OSError, a failed write of weights or a failed allocation; other errors pass.
+
+    >>> import os
+    >>> with explained(3, None):
+    ...     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "log.jsonl")
+    Traceback (most recent call last):
+    ...
+    rivals.errors.RivalsError: step 3: the disk is full (log.jsonl); free some space and begin again: without a folder nothing was saved
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise RivalsError(_out_of_memory(step, folder)) from None
+    except (OSError, SafetensorError) as error:
+        raise RivalsError(f"step {step}: {_reason(error)}; {_go_on('free some space', folder)}") from None
+    except RuntimeError as error:
+        if any(words in str(error) for words in _NO_MEMORY):
+            raise RivalsError(_out_of_memory(step, folder)) from None
+        raise
+
+
+def _out_of_memory(step: int, folder: Path | None) -> str:
+    lower = "lower batch_size or chunk_tokens, or set gradient_cache = true, which needs the memory of one chunk only"
+    return f"step {step}: out of memory; {lower}. {_go_on('', folder)}"
+
+
+def _reason(error: Exception) -> str:
+    """Say what failed; safetensors gives its system errors as text only."""
+    code = error.errno if isinstance(error, OSError) else None
+    text = str(error)
+    for number, words in _FULL.items():
+        if code == number or f"os error {number})" in text:
+            file = getattr(error, "filename", None)
+            return f"{words} ({file})" if file else words
+    return f"writing failed ({text})"
+
+
+def _go_on(first: str, folder: Path | None) -> str:
+    first = f"{first} and " if first else ""
+    saved = None if folder is None else newest_step(folder)
+    if folder is None:
+        return f"{first}begin again: without a folder nothing was saved"
+    if saved is None:
+        return f"{first}begin again: {folder} holds no checkpoint yet"
+    return f"{first}resume: the checkpoint of step {saved} in {folder} is intact"
