@@ -1,4 +1,4 @@
-"""The charts of a report, as altair charts, for notebooks and for `rivals.evaluate.report` alike.
+"""The charts of a report, as altair charts, for `rivals.evaluate.report` and as parts of `rivals.evaluate.plots`.
 
 Every function takes a part of a `ReportData` and returns one chart that shows one thing. A system has one colour in all
 of them, given by its place in `systems`. Needs the extra `report` (altair).
@@ -9,12 +9,14 @@ of them, given by its place in `systems`. Needs the extra `report` (altair).
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rivals.errors import RivalsError
 from rivals.evaluate._report.data import Curve, Differences, ScoreStage, System
-from rivals.evaluate._report.words import measure_label
+from rivals.evaluate._report.words import measure_label, share, wins
 
 if TYPE_CHECKING:
     import altair as alt
@@ -55,14 +57,29 @@ def system_colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def intervals(
-    systems: Sequence[System], measure: str, *, order: Sequence[str] | None = None, width: int | str = 320
+    systems: Sequence[System],
+    measure: str,
+    *,
+    order: Sequence[str] | None = None,
+    width: int | str = 320,
+    axis_title: str | None = None,
 ) -> alt.LayerChart:
     """One dot and its 95 % interval per system on one measure.
 
     Args:
         order: names from top to bottom; as given unless said.
         width: in pixels, or "container".
+        axis_title: of the axis of values, where no page around the chart names it.
     """
+    chart = interval_layers(systems, measure, order=order, axis_title=axis_title)
+    title = f"{measure_label(measure)} of every system with its 95 % interval"
+    return _finish(chart, width=width, height=34 * len(systems), description=title)
+
+
+def interval_layers(
+    systems: Sequence[System], measure: str, *, order: Sequence[str] | None = None, axis_title: str | None = None
+) -> alt.LayerChart:
+    """Return what `intervals` draws without size and style, to stand beside other charts."""
     alt = _altair()
     names = list(order or [system.name for system in systems])
     rows = [
@@ -93,16 +110,23 @@ def intervals(
     ]
     base = alt.Chart(alt.InlineData(rows)).encode(y=y, color=_colour(alt, [s.name for s in systems]), tooltip=tips)
     bar = base.mark_rule(strokeWidth=3, opacity=0.45, strokeCap="round").encode(
-        x=alt.X("low:Q", scale=scale, axis=axis, title=None), x2="high:Q"
+        x=alt.X("low:Q", scale=scale, axis=axis, title=axis_title), x2="high:Q"
     )
-    dot = base.mark_point(filled=True, size=70, opacity=1).encode(x=alt.X("value:Q", scale=scale))
-    text = base.mark_text(dy=-10, fontSize=11).encode(x="value:Q", text="label:N", color=alt.value(INK))
-    title = f"{measure_label(measure)} of every system with its 95 % interval"
-    return _finish(bar + dot + text, width=width, height=34 * len(rows), description=title)
+    dot = base.mark_point(filled=True, size=70, opacity=1).encode(x=alt.X("value:Q", scale=scale, title=axis_title))
+    text = base.mark_text(dy=-10, fontSize=11).encode(
+        x=alt.X("value:Q", title=axis_title), text="label:N", color=alt.value(INK)
+    )
+    return bar + dot + text
 
 
-def differences(pair: Differences, systems: Sequence[System], *, width: int | str = 420) -> alt.Chart:
-    """Per-query differences, sorted: above zero in the colour of the system, below in that of the baseline."""
+def differences(
+    pair: Differences, systems: Sequence[System], *, width: int | str = 420, legend: bool = False
+) -> alt.Chart:
+    """Per-query differences, sorted: above zero in the colour of the system, below in that of the baseline.
+
+    Args:
+        legend: also say in the chart on how many questions either is better.
+    """
     alt = _altair()
     colours = system_colours([system.name for system in systems])
     values = _thin(sorted(pair.values, reverse=True))
@@ -117,28 +141,44 @@ def differences(pair: Differences, systems: Sequence[System], *, width: int | st
             for i, v in enumerate(edges)
         ]
     label = measure_label(pair.measure)
-    x_axis = alt.Axis(format=".0%", tickCount=5, title="test questions, sorted by difference", grid=False)
+    questions = f"share of the {len(pair.values):,} test questions, sorted by difference"
+    x_axis = alt.Axis(format=".0%", tickCount=5, title=questions, grid=False)
     sign = "datum.value === 0 ? '0' : format(datum.value, '+.1~f')"
     y_axis = alt.Axis(labelExpr=sign, tickCount=5, title=f"difference in {label}", domain=False)
     scale = alt.Scale(domain=[pair.system, pair.baseline], range=[colours[pair.system], colours[pair.baseline]])
+    more, _, fewer = wins(pair)
+    total = len(pair.values)
+    key = {
+        name: f"{name} better: {n:,} of {total:,} ({share(n, total)})"
+        for name, n in ((pair.system, more), (pair.baseline, fewer))
+    }
     chart = (
         alt.Chart(alt.InlineData(rows))
         .mark_area(interpolate="step-after")
         .encode(
             x=alt.X("question:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=x_axis),
             y=alt.Y("difference:Q", axis=y_axis, stack=None),
-            color=alt.Color("better:N", legend=None, scale=scale),
+            color=alt.Color("better:N", scale=scale, legend=_legend(key) if legend else None),
         )
     )
     title = f"Difference in {label} between {pair.system} and {pair.baseline} on every test question"
     return _finish(chart, width=width, height=190, description=title)
 
 
-def scores(stage: ScoreStage, *, domain: tuple[float, float] | None = None, width: int | str = 420) -> alt.LayerChart:
+def scores(
+    stage: ScoreStage,
+    *,
+    domain: tuple[float, float] | None = None,
+    width: int | str = 420,
+    legend: bool = False,
+    axis_title: str = "score",
+) -> alt.LayerChart:
     """Overlaid histograms of the scores of positives, negatives and marked false negatives, as shares of each class.
 
     Args:
         domain: of the score axis; give the same to several stages to compare them.
+        legend: also name the classes with their numbers, and the axis of shares, in the chart itself.
+        axis_title: of the score axis.
     """
     alt = _altair()
     rows: list[dict[str, Any]] = []
@@ -154,16 +194,22 @@ def scores(stage: ScoreStage, *, domain: tuple[float, float] | None = None, widt
                 {"kind": kind, "score": round(edge, 5), "share": round(part, 6), "draw": i}
                 for i, (edge, part) in enumerate(points)
             ]
+    seen = {kind: sum(getattr(stage, kind)) for kind in CLASS_COLOURS}
+    classes = {kind: colour for kind, colour in CLASS_COLOURS.items() if seen[kind] or not legend}
+    key = {kind: f"{kind} ({seen[kind]:,})" for kind in classes}
     colour = alt.Color(
-        "kind:N", legend=None, scale=alt.Scale(domain=list(CLASS_COLOURS), range=list(CLASS_COLOURS.values()))
+        "kind:N",
+        legend=_legend(key, columns=3) if legend else None,
+        scale=alt.Scale(domain=list(classes), range=list(classes.values())),
     )
     x = alt.X(
         "score:Q",
-        title="score",
+        title=axis_title,
         scale=alt.Scale(domain=list(domain or (stage.edges[0], stage.edges[-1])), nice=False),
         axis=alt.Axis(grid=False, tickCount=6),
     )
-    y = alt.Y("share:Q", stack=None, title=None, axis=None)
+    shown = alt.Axis(format=".2~p", tickCount=4, domain=False) if legend else None
+    y = alt.Y("share:Q", stack=None, title="share of its class a bin" if legend else None, axis=shown)
     tips = [
         alt.Tooltip("kind:N", title="candidates"),
         alt.Tooltip("score:Q", format=".2f", title="score from"),
@@ -244,8 +290,23 @@ def _colour(alt: Any, names: Sequence[str]) -> Any:
     return alt.Color("system:N", legend=None, scale=alt.Scale(domain=list(colours), range=list(colours.values())))
 
 
+def _legend(labels: Mapping[str, str], *, columns: int = 2) -> Any:
+    """Return a legend above the chart that shows each value as its label, or as itself."""
+    alt = _altair()
+    shown = "".join(f"datum.label === {json.dumps(value)} ? {json.dumps(text)} : " for value, text in labels.items())
+    return alt.Legend(
+        orient="top", title=None, labelExpr=f"{shown}datum.label", labelLimit=0, columns=columns, symbolOpacity=1
+    )
+
+
 def _finish(chart: Any, *, width: int | str, height: int, description: str) -> Any:
     alt = _altair()
+    autosize = alt.AutoSizeParams(type="fit-x", contains="padding")
+    return _style(chart.properties(width=width, height=height, autosize=autosize), description)
+
+
+def _style(chart: Any, description: str) -> Any:
+    """Give a chart, or several side by side, the look of the house."""
     axis: Mapping[str, Any] = {
         "labelColor": MUTED,
         "titleColor": MUTED,
@@ -259,16 +320,27 @@ def _finish(chart: Any, *, width: int | str, height: int, description: str) -> A
         "titlePadding": 8,
     }
     return (
-        chart.properties(
-            width=width,
-            height=height,
-            description=description,
-            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
-        )
+        chart.properties(description=description)
         .configure(font=_FONT, background="transparent", padding={"left": 2, "right": 14, "top": 4, "bottom": 2})
         .configure_view(stroke=None)
         .configure_axis(**axis)
+        .configure_legend(
+            labelColor=INK, titleColor=MUTED, titleFontWeight="normal", titleFontSize=11, labelFontSize=11
+        )
+        .configure_title(color=INK, fontSize=14, subtitleColor=MUTED, subtitleFontSize=11.5, anchor="start", offset=12)
     )
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times the powers of ten between two numbers, or only the powers where they are far apart.
+
+    >>> _log_ticks(0.06, 1.1), _log_ticks(3e9, 4e12)
+    ([0.1, 0.2, 0.5, 1.0], [10000000000.0, 100000000000.0, 1000000000000.0])
+    """
+    digits = (1, 2, 5) if high < 100 * low else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [float(f"{digit}e{power}") for power in powers for digit in digits]
+    return [tick for tick in found if low <= tick <= high]
 
 
 def _short(value: float) -> float:
