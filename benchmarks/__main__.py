@@ -27,6 +27,7 @@ ENTRIES = (
     "gradient_cache",
     "metrics",
     "bm25",
+    "full_ranking",
 )
 
 

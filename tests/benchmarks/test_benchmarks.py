@@ -19,7 +19,7 @@ CASES = {
     "metrics", "bm25/build", "bm25/search", "metric_learning/multi_similarity", "metric_learning/circle",
     "metric_learning/triplet_hard", "metric_learning/supervised_contrastive", "pairwise/lambda",
     "pairwise/lambdarank", "pairwise/logistic", "pairwise/hinge", "neural_ndcg", "filters", "batching/b3_20000",
-    "batching/b3_100000", "batching/no_duplicates",
+    "batching/b3_100000", "batching/no_duplicates", "full_ranking",
 }  # fmt: skip
 
 

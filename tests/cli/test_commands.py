@@ -17,7 +17,7 @@ from rivals.cli import app, main
 from rivals.data import load_run
 from tests.workflow.small import Small, command, environment, rivals
 
-COMMANDS = ("quickstart", "train", "mine", "review", "evaluate", "search", "serve", "losses", "measures")
+COMMANDS = ("quickstart", "train", "mine", "review", "evaluate", "diagnose", "search", "serve", "losses", "measures")
 
 
 def test_help_of_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -200,7 +200,7 @@ def test_json_that_is_no_evaluation(text):
 
 
 def test_json_of_another_version(evaluation):
-    text = evaluation.to_json().replace('"version": 1', '"version": 9', 1)
+    text = evaluation.to_json().replace('"version": 2', '"version": 9', 1)
     with pytest.raises(RivalsError, match="version 9"):
         Evaluation.from_json(text)
 

@@ -14,6 +14,7 @@ from rivals.errors import RivalsError
 from rivals.losses import (
     angle_loss,
     angle_similarity,
+    balanced_rerank_loss,
     cosent_loss,
     graded_margin_loss,
     info_nce_loss,
@@ -176,6 +177,31 @@ def test_a_false_positive_still_pushes_negatives_down() -> None:
     assert (scores.grad[0, 1:] > 0).all()
 
 
+def test_the_balance_is_the_sum_of_both() -> None:
+    """Own candidates first, two of another input behind them; the costs of the card's second check, one positive."""
+    scores = torch.tensor([[0.3, 0.1, 0.6, 0.5, -0.2]], dtype=torch.float64, requires_grad=True)
+    quality = torch.tensor([[0.9, 0.4, 0.2, 0.0, 0.0]], dtype=torch.float64)
+    weight = torch.tensor([[0.0, 1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    ranked = gap_by_loops(scores[:, :3].tolist(), (1 - quality[:, :3]).tolist(), 1.0)
+    terms = []
+    for place, share in enumerate((0.0, 1.0, 1.0)):
+        logits = torch.cat([(share * scores[0, place])[None], scores[0, 3:]])
+        logs = F.log_softmax(logits, 0)
+        terms.append(-0.9 * logs[0] - 0.1 * logs[1:].mean())
+    expected = 10 * ranked + 0.1 * torch.stack(terms).mean()
+    found = balanced_rerank_loss(scores, quality, weight=weight)
+    torch.testing.assert_close(found, expected)
+    only = balanced_rerank_loss(scores, quality, weight=weight, rank_weight=0.0, contrast_weight=1.0)
+    torch.testing.assert_close(only, torch.stack(terms).mean())
+    only.backward()
+    assert scores.grad[0, 0] == 0
+    assert (scores.grad[0, 3:] > 0).all()
+    plain = balanced_rerank_loss(
+        torch.zeros(1, 3), torch.tensor([[1.0, 0.5, 0.0]]), contrast_weight=0.0, rank_weight=1.0
+    )
+    assert plain.item() == pytest.approx(0.5)  # the negative takes no part in the ranking
+
+
 def test_sentence_attention() -> None:
     candidates, sentences = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
     found = sentence_attention_score(candidates, sentences)
@@ -193,6 +219,8 @@ def test_sentence_attention() -> None:
 @pytest.mark.parametrize(
     ("loss", "options", "name"),
     [
+        (balanced_rerank_loss, {"rank_weight": -1}, "rank_weight"),
+        (balanced_rerank_loss, {"contrast_weight": -0.1}, "contrast_weight"),
         (graded_margin_loss, {"margin": -1}, "margin"),
         (graded_margin_loss, {"average": "lists"}, "average"),
         (multi_positive_softmax_loss, {"label_smoothing": 1.0}, "label_smoothing"),

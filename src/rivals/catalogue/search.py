@@ -17,7 +17,7 @@ from rivals.catalogue.outside import SYNONYMS, outside_entries
 from rivals.errors import RivalsError
 
 #: Modules of `rivals.measures` whose names are no measures: what is done with measures, and with their values.
-_ABOUT_MEASURES = ("names", "intervals", "significance")
+_ABOUT_MEASURES = ("names", "intervals", "significance", "between_groups")
 
 
 class Suggestion(NamedTuple):

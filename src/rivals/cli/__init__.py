@@ -1,4 +1,4 @@
-"""The command line: `rivals quickstart | train | mine | review | evaluate | search | serve | losses | measures`.
+"""The command line: `rivals quickstart | train | mine | review | evaluate | diagnose | search | serve | losses | measures`.
 
 Importing this module loads no torch; each command imports what it needs when it runs.
 """
@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 import rivals
+from rivals.cli.diagnose import diagnose
 from rivals.cli.mining import mine, review
 from rivals.errors import RivalsError
 
@@ -153,40 +154,100 @@ def train(
 
 app.command(mine)
 app.command(review)
+app.command(diagnose)
 
 
 @app.command
 def evaluate(
     runs: list[str],
     *,
-    judgements: str,
+    judgements: str = "",
+    queries: str = "",
+    documents: str = "",
+    folder: str = "",
+    split: str = "",
+    training: str = "",
     measures: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     baseline: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    slices: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    level: float = 0.95,
+    correction: Literal["holm", "benjamini-hochberg"] = "holm",
+    power: float = 0.8,
+    condensed: bool = False,
+    common: bool = False,
+    on_unknown: Literal["error", "unjudged"] = "error",
     json: str = "",
+    per_query: str = "",
     seed: int = 0,
 ) -> None:
-    """Compare TREC run files with intervals, paired tests and tie groups.
+    """Compare run files with intervals, paired tests, effect sizes, power and tie groups, and look for leakage.
 
     Example: rivals evaluate runs/first/runs/bm25.trec runs/first/runs/two-stage.trec --judgements qrels.txt
 
     Parameters
     ----------
     runs
-        Run files with six columns: query Q0 document rank score tag.
+        Run files with six columns (query Q0 document rank score tag), or Parquet.
     judgements
-        A qrels file with four columns: query 0 document relevance; or a BEIR qrels TSV.
+        A qrels file with four columns: query 0 document relevance; or a table, such as BEIR's qrels TSV.
+    queries
+        The queries' texts and columns, for slices and leakage: JSONL, CSV, TSV, Parquet or TREC topics.
+    documents
+        The documents that were searched; a run with others is then an error.
+    folder
+        A whole data set instead of the three files above; its training split is searched for leakage.
+    split
+        The split of that data set to evaluate (default: test, if there is one).
+    training
+        A folder or file of pairs that the systems were trained on, to report what it shares with the test.
     measures
-        Names such as nDCG@10, RR@10, R@100, P@1 (default: those of the report).
+        Names such as nDCG@10, RR@10, R@100, P(rel=2)@5 (default: those of the report).
     baseline
         Runs, by file name without ending, to test the others against (default: the first).
+    slices
+        Views by length, relevant, seen, split, or any column of the queries.
+    level
+        The level of the intervals; tests are made at 1 minus this.
+    correction
+        For several tests: holm (any false alarm) or benjamini-hochberg (the share of false alarms).
+    power
+        How surely a difference of the smallest detectable size is found.
+    condensed
+        Also measure lists without the documents that nobody judged.
+    common
+        Measure only the queries that every run answers.
+    on_unknown
+        Whether a document that is not in the data is an error or counts as unjudged.
     json
         Also write the whole evaluation to this file.
+    per_query
+        Also write every value per query to this file: CSV, TSV, JSONL or Parquet.
     seed
         Seed of bootstrap and randomisation.
     """
     from rivals.cli.evaluate import run_evaluate
 
-    run_evaluate(runs=runs, judgements=judgements, measures=measures, baselines=baseline, json_file=json, seed=seed)
+    run_evaluate(
+        runs=runs,
+        judgements=judgements,
+        queries=queries,
+        documents=documents,
+        folder=folder,
+        split=split,
+        training=training,
+        measures=measures,
+        baselines=baseline,
+        slices=slices,
+        level=level,
+        correction=correction,
+        power=power,
+        condensed=condensed,
+        common=common,
+        on_unknown=on_unknown,
+        json_file=json,
+        per_query=per_query,
+        seed=seed,
+    )
 
 
 @app.command

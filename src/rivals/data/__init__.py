@@ -19,7 +19,7 @@ from rivals.data.formats import (
     save_topics,
 )
 from rivals.data.formats.triples import load_triples
-from rivals.data.leakage import LeakageReport, leakage_report
+from rivals.data.leakage import LeakageReport, leakage_between, leakage_report
 from rivals.data.triples import Triples
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Run",
     "Transform",
     "Triples",
+    "leakage_between",
     "leakage_report",
     "load_beir",
     "load_dataset",

@@ -61,7 +61,9 @@ class LeakageReport:
         >>> LeakageReport.from_json(LeakageReport(0.8, (Overlap("queries", "train", "test", 9, 1, 0),)).to_json()).clean
         False
         """
-        rows = [{**row, "examples": tuple((a, b, float(c)) for a, b, c in row["examples"])} for row in content["overlaps"]]
+        rows = [
+            {**row, "examples": tuple((a, b, float(c)) for a, b, c in row["examples"])} for row in content["overlaps"]
+        ]
         return cls(float(content["threshold"]), tuple(Overlap(**row) for row in rows))
 
     def __str__(self) -> str:

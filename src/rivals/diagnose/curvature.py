@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rivals.diagnose.landscape import LossFunction, add_losses, check_same, evaluation_copy
+from rivals.diagnose._grid import Direction, LossFunction, add_losses, check_same, evaluation_copy, measured, points
+from rivals.diagnose.landscape import as_rows
 from rivals.errors import RivalsError
 
 Projection = Literal["lstsq", "cos"]
@@ -27,6 +29,26 @@ class Extremes(NamedTuple):
     def ratio(self) -> float:
         """|min / max|."""
         return abs(self.min / self.max) if self.max else float("inf")
+
+
+@dataclass(frozen=True)
+class CurvatureSurface:
+    """The largest and smallest eigenvalue of the Hessian on a plane: `max[i][j]` and `min[i][j]` at x[i], y[j]."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    max: tuple[tuple[float, ...], ...]
+    min: tuple[tuple[float, ...], ...]
+
+    @property
+    def ratio(self) -> tuple[tuple[float, ...], ...]:
+        """|min / max|, near 0 where the loss is close to convex."""
+        pairs = [zip(above, below, strict=True) for above, below in zip(self.max, self.min, strict=True)]
+        return tuple(tuple(Extremes(*pair).ratio for pair in row) for row in pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the surface as JSON values."""
+        return {"x": self.x, "y": self.y, "max": self.max, "min": self.min}
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +214,46 @@ def hessian_extremes(
     alike = np.linalg.norm(left) <= 1e-6 * abs(one) * np.linalg.norm(start)
     other = one if alike else farthest(one)  # the far end, to a tolerance of their distance: it may be 0
     return Extremes(max(one, other), min(one, other))
+
+
+def curvature_surface(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    data: Iterable[Any],
+    first: Direction,
+    second: Direction,
+    xs: Sequence[float] | Tensor | None = None,
+    ys: Sequence[float] | Tensor | None = None,
+    *,
+    vectors: bool = False,
+    tol: float = 1e-2,
+    cache: str | os.PathLike[str] | None = None,
+) -> CurvatureSurface:
+    """Return the Hessian's extremes on a plane, weights + x first + y second: where the loss is far from convex.
+
+    Args: as in `loss_surface` and `hessian_extremes`; xs and ys are 11 points from -1 to 1 by default. A point costs tens
+        of products with the Hessian, so keep data and grid small, and give a `cache`.
+
+    Source: Li et al. (2018), section 6. Paper 92.
+
+    Raises RivalsError: as `loss_surface` and `hessian_extremes`.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> scale, still = torch.tensor([[1.0, -2.0]]), {"weight": torch.zeros(1, 2)}
+    >>> found = curvature_surface(model, lambda m, _: ((scale * m.weight**2).sum(), 2), [0], still, still, [0], [0, 1])
+    >>> found.max, found.min, found.ratio
+    (((1.0, 1.0),), ((-2.0, -2.0),), ((2.0, 2.0),))
+    """
+    rows, columns = points(xs, -1.0, 1.0, 11), points(ys, -1.0, 1.0, 11)
+
+    def extremes(moved: nn.Module) -> tuple[float, float]:
+        found = hessian_extremes(moved, loss_fn, data, vectors=vectors, tol=tol)
+        return found.max, found.min
+
+    steps = [(x, y) for x in rows for y in columns]
+    values = measured(model, [first, second], steps, extremes, cache=cache, description="Curvature")
+    largest, smallest = (as_rows([float(value[end] or 0.0) for value in values], len(columns)) for end in (0, 1))
+    return CurvatureSurface(rows, columns, largest, smallest)
 
 
 def _hessian_product(loss: Tensor, weights: Sequence[Tensor], vector: Sequence[Tensor]) -> Tensor:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from rivals.diagnose._grid import Direction, LossFunction, check_same, mean_loss, measured, points, tensors
 from rivals.errors import RivalsError
 from rivals.lists import compute_dtype
 
-Direction = Mapping[str, Tensor]
 Norm = Literal["filter", "layer", "weight", "dfilter", "dlayer", "none"]
 Vectors = Literal["zero", "weight", "keep"]
-LossFunction = Callable[[Any, Any], tuple[Any, ...]]
 
 _TINY = 1e-10
 
@@ -145,7 +144,7 @@ def model_difference(a: nn.Module, b: nn.Module, *, buffers: bool = True) -> dic
     >>> (a.weight + model_difference(a, b)["weight"] - b.weight).abs().item() < 1e-6
     True
     """
-    first, second = _tensors(a, buffers), _tensors(b, buffers)
+    first, second = tensors(a, buffers), tensors(b, buffers)
     check_same(first, second, "the two models")
     return {
         name: second[name].detach().to(compute_dtype(second[name])) - tensor.detach().to(compute_dtype(tensor))
@@ -159,6 +158,8 @@ def loss_curve(
     data: Iterable[Any],
     direction: Direction,
     xs: Sequence[float] | Tensor | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
 ) -> LossCurve:
     """Return the loss along a direction: f(x) = loss(weights + x direction).
 
@@ -167,20 +168,24 @@ def loss_curve(
 
     Args:
         loss_fn: (model, batch) -> (sum of losses, count) or (sum of losses, count, sum of a metric). data: batches,
-            the same at every x; an in-batch loss needs fixed batches. xs: 51 points from -1 to 1 by default.
+                the same at every x; an in-batch loss needs fixed batches. `ObjectiveLoss` makes both from what `fit` trains.
+        xs: 51 points from -1 to 1 by default.
+        cache: a file that values are written to as they are found; the same call goes on from it after an interruption.
 
     Source: Li et al. (2018), section 3. Paper 92.
 
-    Raises RivalsError: no data, a direction for tensors the model does not have, or of another shape.
+    Raises RivalsError: no data, a direction for tensors the model does not have, or of another shape; a cache of another
+    model, direction, points, data or loss.
 
     >>> model = nn.Linear(1, 1, bias=False)
     >>> curve = loss_curve(model, lambda m, _: (m.weight.square().sum(), 1), [0], {"weight": -model.weight.detach()}, [1])
     >>> curve.loss
     (0.0,)
     """
-    points = _points(xs, -1.0, 1.0, 51)
-    values = [_mean_loss(moved, loss_fn, data) for moved in _along(model, [direction], [(x,) for x in points])]
-    return LossCurve(points, tuple(loss for loss, _ in values), _metrics([metric for _, metric in values]))
+    places = points(xs, -1.0, 1.0, 51)
+    steps = [(x,) for x in places]
+    values = measured(model, [direction], steps, lambda moved: mean_loss(moved, loss_fn, data), cache=cache)
+    return LossCurve(places, tuple(loss for loss, _ in values), _metrics([metric for _, metric in values]))
 
 
 def loss_surface(
@@ -191,6 +196,8 @@ def loss_surface(
     second: Direction,
     xs: Sequence[float] | Tensor | None = None,
     ys: Sequence[float] | Tensor | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
 ) -> LossSurface:
     """Return the loss on a plane: f(x, y) = loss(weights + x first + y second).
 
@@ -206,16 +213,13 @@ def loss_surface(
     >>> [[round(loss, 4) for loss in row] for row in surface.loss], surface.cosine
     ([[0.0, 2.0], [1.0, 3.0]], 0.0)
     """
-    rows, columns = _points(xs, -1.0, 1.0, 51), _points(ys, -1.0, 1.0, 51)
+    rows, columns = points(xs, -1.0, 1.0, 51), points(ys, -1.0, 1.0, 51)
     steps = [(x, y) for x in rows for y in columns]
-    values = [_mean_loss(moved, loss_fn, data) for moved in _along(model, [first, second], steps)]
+    values = measured(model, [first, second], steps, lambda moved: mean_loss(moved, loss_fn, data), cache=cache)
     metrics = _metrics([metric for _, metric in values])
-
-    def grid(flat: Sequence[float]) -> tuple[tuple[float, ...], ...]:
-        return tuple(tuple(flat[i * len(columns) : (i + 1) * len(columns)]) for i in range(len(rows)))
-
-    loss = grid([loss for loss, _ in values])
-    return LossSurface(rows, columns, loss, None if metrics is None else grid(metrics), direction_cosine(first, second))
+    loss = as_rows([loss for loss, _ in values], len(columns))
+    metric = None if metrics is None else as_rows(metrics, len(columns))
+    return LossSurface(rows, columns, loss, metric, direction_cosine(first, second))
 
 
 def interpolate_models(
@@ -226,6 +230,7 @@ def interpolate_models(
     xs: Sequence[float] | Tensor | None = None,
     *,
     buffers: bool = True,
+    cache: str | os.PathLike[str] | None = None,
 ) -> LossCurve:
     """Return the loss on the line through two models: a at x = 0, b at x = 1.
 
@@ -240,7 +245,8 @@ def interpolate_models(
     >>> abs(curve.loss[1] - b(torch.ones(1)).item()) < 1e-6
     True
     """
-    return loss_curve(a, loss_fn, data, model_difference(a, b, buffers=buffers), _points(xs, -0.5, 1.5, 401))
+    direction = model_difference(a, b, buffers=buffers)
+    return loss_curve(a, loss_fn, data, direction, points(xs, -0.5, 1.5, 401), cache=cache)
 
 
 def sharpness(
@@ -292,83 +298,10 @@ def direction_cosine(first: Direction, second: Direction) -> float:
     return dot / math.sqrt(one * two) if one and two else 0.0
 
 
-# ------------------------------------------------------------------------------------------------ shared parts
-
-
-def evaluation_copy(model: nn.Module) -> nn.Module:
-    """Return a copy of a model in evaluation mode, its half-precision tensors in float32."""
-    moved = copy.deepcopy(model).eval()
-    for module in moved.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_floating_point():
-                setattr(module, name, buffer.to(compute_dtype(buffer)))
-    for parameter in moved.parameters():
-        parameter.data = parameter.data.to(compute_dtype(parameter))
-    return moved
-
-
-def check_same(first: Mapping[str, Tensor], second: Mapping[str, Tensor], what: str) -> None:
-    """Raise a RivalsError unless both name the same tensors, of the same shapes."""
-    if first.keys() != second.keys():
-        raise RivalsError(f"{what} must name the same tensors; {sorted(first.keys() ^ second.keys())} are not in both")
-    for name, tensor in first.items():
-        if tensor.shape != second[name].shape:
-            shapes = f"{tuple(tensor.shape)} and {tuple(second[name].shape)}"
-            raise RivalsError(f"{what} must have the same shapes; {name!r} has {shapes}")
-
-
-def add_losses(model: nn.Module, loss_fn: LossFunction, data: Iterable[Any]) -> Iterator[tuple[Any, float, Any]]:
-    """Yield (sum of losses, count, sum of a metric or None) of every batch."""
-    for batch in data:
-        given = loss_fn(model, batch)
-        yield given[0], float(given[1]), given[2] if len(given) > 2 else None
-
-
-def _mean_loss(model: nn.Module, loss_fn: LossFunction, data: Iterable[Any]) -> tuple[float, float | None]:
-    with torch.no_grad():
-        parts = list(add_losses(model, loss_fn, data))
-    count = math.fsum(part[1] for part in parts)
-    if not count > 0:
-        raise RivalsError("there is no data to measure the loss on; give batches that can be gone through repeatedly")
-    loss = math.fsum(float(part[0]) for part in parts) / count
-    if parts[0][2] is None:
-        return loss, None
-    return loss, math.fsum(float(part[2]) for part in parts) / count
-
-
-def _tensors(model: nn.Module, buffers: bool) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = dict(model.named_parameters())
-    if buffers:
-        found |= {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
-    return found
-
-
-def _along(
-    model: nn.Module, directions: Sequence[Direction], steps: Sequence[tuple[float, ...]]
-) -> Iterator[nn.Module]:
-    """A copy of the model at weights + sum_i step_i direction_i, one step after the other."""
-    moved = evaluation_copy(model)
-    places = _tensors(moved, buffers=True)
-    for direction in directions:
-        for name, change in direction.items():
-            if name not in places or places[name].shape != change.shape:
-                raise RivalsError(f"the model has no tensor {name!r} of shape {tuple(change.shape)} to move")
-    names = {name for direction in directions for name in direction}
-    start = {name: places[name].detach().clone() for name in names}
-    for step in steps:
-        for name in names:
-            changes = [x * d[name].to(start[name]) for x, d in zip(step, directions, strict=True) if name in d and x]
-            places[name].data.copy_(sum(changes, start[name]))
-        yield moved
-
-
-def _points(xs: Sequence[float] | Tensor | None, low: float, high: float, number: int) -> tuple[float, ...]:
-    values = torch.linspace(low, high, number, dtype=torch.float64) if xs is None else xs
-    points = tuple(float(x) for x in values)
-    if not points or not all(math.isfinite(x) for x in points):
-        raise RivalsError(f"the points must be one or more finite numbers; got {points}")
-    return points
-
-
 def _metrics(values: Sequence[float | None]) -> tuple[float, ...] | None:
     return None if any(value is None for value in values) else tuple(value for value in values if value is not None)
+
+
+def as_rows(flat: Sequence[float], columns: int) -> tuple[tuple[float, ...], ...]:
+    """Return a grid's values row by row."""
+    return tuple(tuple(flat[start : start + columns]) for start in range(0, len(flat), columns))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from rivals.diagnose.conditions import Score, score_pairs
+from rivals.diagnose.robustness.edits import sentences_of
 from rivals.errors import RivalsError
+from rivals.measures.intervals import Interval, bootstrap_interval
 
 Floats = NDArray[np.float64]
 
@@ -72,9 +75,7 @@ def paired_preference(scores: ArrayLike) -> PairedPreference:
     )
 
 
-def contrast_pairs(
-    items: Sequence[ContrastItem], score: Callable[[list[str], list[str]], Any], *, batch_size: int = 64
-) -> PairedPreference:
+def contrast_pairs(items: Sequence[ContrastItem], score: Score, *, batch_size: int = 64) -> PairedPreference:
     """Score every query of every item with both of its documents, and return `paired_preference`.
 
     `score(queries, documents)` gives one number for each pair of texts, from any kind of model.
@@ -90,18 +91,8 @@ def contrast_pairs(
     """
     if not len(items):
         raise RivalsError("items holds no item")
-    if batch_size < 1:
-        raise RivalsError(f"batch_size is {batch_size}; it must be at least 1")
     pairs = [(query, document) for item in items for query in item.queries for document in item.documents]
-    found: list[float] = []
-    for start in range(0, len(pairs), batch_size):
-        queries, documents = zip(*pairs[start : start + batch_size], strict=True)
-        values = score(list(queries), list(documents))
-        values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-        if values.shape != (len(queries),):
-            raise RivalsError(f"score returned shape {values.shape} for {len(queries)} pairs; it must be one a pair")
-        found.extend(values.tolist())
-    return paired_preference(np.array(found).reshape(len(items), 2, 2))
+    return paired_preference(score_pairs(score, pairs, batch_size).reshape(len(items), 2, 2))
 
 
 def contrast_triples(items: Sequence[ContrastItem]) -> list[tuple[str, str, str]]:
@@ -113,3 +104,126 @@ def contrast_triples(items: Sequence[ContrastItem]) -> list[tuple[str, str, str]
     [('is it?', 'it is', 'it is not'), ("isn't it?", 'it is not', 'it is')]
     """
     return [(item.queries[own], item.documents[own], item.documents[1 - own]) for item in items for own in (0, 1)]
+
+
+class EditedPassage(NamedTuple):
+    """A version of a passage: `edit` 0 is the original, 1 says its negated statement in other words, 3 undoes the negation
+    (as CondaQA numbers them; other numbers are left alone)."""
+
+    passage: str
+    edit: int
+    text: str
+
+
+class EditedItems(NamedTuple):
+    """What `negation_items` returns: the items with the passage each came from, and the number of passages left out."""
+
+    items: tuple[ContrastItem, ...]
+    passages: tuple[str, ...]
+    left_out: int
+
+
+def negation_items(
+    versions: Iterable[EditedPassage],
+    *,
+    split: Callable[[str], list[str]] = sentences_of,
+    most: int = 2,
+) -> EditedItems:
+    """Make negation items out of passages that people edited: the original, a paraphrase, and one without the negation.
+
+    The documents are the original and the version without its negation. The first query is what the paraphrase says and
+    the original does not (in its words), the second what the un-negated version says and the original does not. The
+    second stands word for word in its document, so it is the easy side: read both sides of `contrast_report`.
+
+    A passage is left out, and counted, if it lacks a version, or a version changes no sentence or more than `most`.
+
+    Source: built as Weller, Lawrie and Van Durme 2024 (NevIR) build from CondaQA (Ravichander et al. 2022), with sentences
+    of the edits in place of questions that people wrote. Paper 93.
+
+    Raises:
+        RivalsError: a version twice, most below 1, no passage that makes an item.
+
+    >>> texts = [(0, "Rain fell. It did not stop."), (1, "Rain fell. It went on."), (3, "Rain fell. It stopped.")]
+    >>> negation_items(EditedPassage("p", edit, text) for edit, text in texts).items[0].queries
+    ('It went on.', 'It stopped.')
+    """
+    if most < 1:
+        raise RivalsError(f"most is {most}; it must be at least 1")
+    found: dict[str, dict[int, str]] = {}
+    for passage, edit, text in versions:
+        known = found.setdefault(str(passage), {})
+        if edit in known:
+            raise RivalsError(f"passage '{passage}' has version {edit} twice; every version stands once")
+        known[edit] = text
+    items, names = [], []
+    for name, known in found.items():
+        if not {0, 1, 3} <= known.keys():
+            continue
+        original = set(split(known[0]))
+        said, undone = ([part for part in split(known[edit]) if part not in original] for edit in (1, 3))
+        if 1 <= len(said) <= most and 1 <= len(undone) <= most:
+            items.append(ContrastItem((known[0], known[3]), (" ".join(said), " ".join(undone))))
+            names.append(name)
+    if not items:
+        raise RivalsError(
+            f"none of {len(found)} passages has the versions 0, 1 and 3 with 1 to {most} changed sentences"
+        )
+    return EditedItems(tuple(items), tuple(names), len(found) - len(items))
+
+
+class ContrastReport(NamedTuple):
+    """What `contrast_report` returns: the pairwise accuracy with its interval beside chance, and where it comes from.
+
+    `first` and `second` are the shares of items whose first and second query is right; `blind` of those where both
+    queries prefer the same document; `ties` of queries that cannot tell, as after truncation.
+    """
+
+    items: int
+    accuracy: Interval
+    first: float
+    second: float
+    blind: float
+    ties: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.items} items: both queries right {self.accuracy} (chance 0.250), first {self.first:.3f}, second "
+            f"{self.second:.3f}, same document for both {self.blind:.3f}, ties {self.ties:.3f}"
+        )
+
+
+def contrast_report(
+    items: Sequence[ContrastItem],
+    score: Score,
+    *,
+    batch_size: int = 64,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> ContrastReport:
+    """Run any scorer over contrast items and say how sure the accuracy is, with a bootstrap interval over items.
+
+    Source: Weller, Lawrie and Van Durme 2024, NevIR. Paper 93; intervals and the two sides are ours.
+
+    Raises:
+        RivalsError: as `contrast_pairs`.
+
+    >>> items = [ContrastItem(("a dog", "no dog"), ("a cat", "no cat"))] * 2
+    >>> contrast_report(items, lambda q, d: [float(a[:1] == b[:1]) for a, b in zip(q, d)]).accuracy.estimate
+    1.0
+    """
+    if not len(items):
+        raise RivalsError("items holds no item")
+    pairs = [(query, document) for item in items for query in item.queries for document in item.documents]
+    scores = score_pairs(score, pairs, batch_size).reshape(len(items), 2, 2)
+    seen = paired_preference(scores)
+    both = (seen.per_item == 1).astype(np.float64)
+    accuracy = bootstrap_interval(both, level=level, resamples=resamples, seed=seed)
+    return ContrastReport(
+        len(items),
+        Interval(*map(float, accuracy)),
+        float((scores[:, 0, 0] > scores[:, 0, 1]).mean()),
+        float((scores[:, 1, 1] > scores[:, 1, 0]).mean()),
+        seen.same_order_rate,
+        seen.tie_rate,
+    )

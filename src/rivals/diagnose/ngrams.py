@@ -38,6 +38,9 @@ class NgramLM:
       probabilities: perplexities of it compare with nothing.
     - linear: the mean of the unsmoothed estimates of all orders with weights `mixture`, contexts never seen left out.
 
+    With min_count=1 a word that training lacks has the probability 0, except under laplace, and a text that holds one
+    scores -inf. To rank new texts set min_count=2: words seen once then tell what an unknown word is worth.
+
     Args:
         order: n. discount: D. alpha: of laplace; 0 leaves it unsmoothed. factor: of stupid backoff. mixture: weights of
             order 1 to n, equal unless given. min_count: rarer words become <unk>. vocab_size: V, distinct words + </s>

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,9 @@ from scipy.optimize import curve_fit, minimize
 from scipy.special import expit, log_expit
 
 from rivals.errors import RivalsError
+
+if TYPE_CHECKING:
+    from rivals.diagnose.scaling_alternatives import SingleStepLaw
 
 Floats = NDArray[np.float64]
 
@@ -319,6 +322,15 @@ class ScalingLadder:
         if (loss < self.loss.min()).any():
             warnings.warn("the forecast loss lies below every loss seen; the metric is extrapolated", RuntimeWarning, 2)
         return Forecast(loss, self.link.predict(loss))
+
+    def single_step(self, *, window: int = 5, chance: float = 0.25, maximum: float = 1.0) -> SingleStepLaw:
+        """Fit the metric to (N, D) at once, to the mean of each run's last `window` metrics; what two steps should beat."""
+        from rivals.diagnose.scaling_alternatives import fit_single_step
+
+        ends = [np.flatnonzero(self.run == name) for name in dict.fromkeys(self.run.tolist())]
+        last = [rows[-1] for rows in ends]
+        metric = [self.metric[rows[-window:]].mean() for rows in ends]
+        return fit_single_step(self.params[last], self.tokens[last], metric, chance=chance, maximum=maximum)
 
     def variance(self, *, last: int = 10) -> Variance:
         """Return the spread over the last evaluations of the largest run; a gate before trusting a forecast."""

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from rivals.errors import RivalsError
 from rivals.measures.intervals import bootstrap_interval
-from rivals.measures.significance import effect_size, holm, minimal_detectable_difference, randomisation_test
+from rivals.measures.significance import (
+    corrected,
+    effect_size,
+    minimal_detectable_difference,
+    randomisation_test,
+    standardised_difference,
+    superiority,
+)
 
 _SAME = 1e-12  # two values of a measure closer than this differ by rounding only
 
@@ -21,9 +28,13 @@ class Comparison:
     """One system against one baseline on one measure, query by query.
 
     `difference` is the mean of system - baseline with the ends `low`, `high` of its bootstrap interval; `p` is the
-    p-value of the paired randomisation test and `p_corrected` the same after Holm's correction over all comparisons on
-    this measure; `effect_size` is d_z; `detectable` is the smallest true difference this many queries would show with
-    probability 0.8; `wins` and `losses` count queries.
+    p-value of the paired randomisation test and `p_corrected` the same after correction over all comparisons on this
+    measure; `detectable` is the smallest true difference this many queries would show with the power asked for (0.8
+    unless said otherwise); `wins` and `losses` count queries.
+
+    Three effect sizes: `effect_size` is d_z, the mean difference by the standard deviation of the differences
+    (`rivals.measures.effect_size`); `standardised` is d_av, the mean difference by the systems' own spread over queries
+    (`standardised_difference`); `superiority` is the share of queries won, ties counted half (`superiority`).
 
     >>> Comparison("ours", "bm25", "nDCG@10", 0.1, 0.05, 0.15, 0.001, 0.002, 0.4, 0.03, 60, 20).significant()
     True
@@ -41,6 +52,8 @@ class Comparison:
     detectable: float
     wins: int
     losses: int
+    standardised: float = float("nan")
+    superiority: float = float("nan")
 
     def significant(self, alpha: float = 0.05) -> bool:
         """Whether the corrected p-value is below `alpha`."""
@@ -54,37 +67,40 @@ def compare_with_baselines(
     baselines: Sequence[str],
     *,
     level: float = 0.95,
+    correction: str = "holm",
+    power: float = 0.8,
     resamples: int = 10_000,
     permutations: int = 10_000,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
-    """Test every system against every baseline on every measure; Holm's correction runs over the comparisons of one
+    """Test every system against every baseline on every measure; the correction runs over the comparisons of one
     measure.
 
     Shapes: values[S, M, Q] per query -> one `Comparison` a pair and measure, pairs in the order given. Two baselines
     meet once. All comparisons share the resampled queries and the random signs.
 
+    Args:
+        correction: "holm" or "benjamini-hochberg".
+        power: the probability with which a difference of size `detectable` is found.
+
     Raises:
-        RivalsError: a baseline is not among the systems; a value is not finite.
+        RivalsError: a baseline is not among the systems; a value is not finite; an unknown correction.
 
     >>> values = np.array([[[0.1, 0.2, 0.3]], [[0.5, 0.6, 0.7]]])
     >>> [(c.system, c.baseline, c.p) for c in compare_with_baselines(values, ["bm25", "ours"], ["RR"], ["bm25"])]
     [('ours', 'bm25', 0.25)]
     """
-    for baseline in baselines:
-        if baseline not in systems:
-            raise RivalsError(f"baseline '{baseline}' is not among the systems: {', '.join(systems)}")
-    pairs: list[tuple[int, int]] = []
-    for baseline in dict.fromkeys(baselines):
-        other = list(systems).index(baseline)
-        pairs += [(row, other) for row in range(len(systems)) if row != other and (other, row) not in pairs]
+    pairs = baseline_pairs(systems, baselines)
     if not pairs:
         return ()
     differences = _differences(values, pairs)  # [pairs, M, Q]
     p = randomisation_test(differences, permutations=permutations, seed=seed)
-    p_corrected = np.stack([holm(column) for column in p.T], axis=1)
+    p_corrected = np.stack([corrected(column, correction) for column in p.T], axis=1)
     estimate, low, high = bootstrap_interval(differences, level=level, resamples=resamples, seed=seed)
-    size, detectable = effect_size(differences), minimal_detectable_difference(differences, alpha=1 - level)
+    size, won = effect_size(differences), superiority(differences)
+    detectable = minimal_detectable_difference(differences, alpha=1 - level, power=power)
+    rows, others = [row for row, _ in pairs], [other for _, other in pairs]
+    standardised = np.where(size == 0, 0.0, standardised_difference(values[rows], values[others]))
     wins, losses = (differences > 0).sum(axis=-1), (differences < 0).sum(axis=-1)
     return tuple(
         Comparison(
@@ -100,19 +116,42 @@ def compare_with_baselines(
             detectable=float(detectable[i, m]),
             wins=int(wins[i, m]),
             losses=int(losses[i, m]),
+            standardised=float(standardised[i, m]),
+            superiority=float(won[i, m]),
         )
         for m, measure in enumerate(measures)
         for i, (row, other) in enumerate(pairs)
     )
 
 
-def compare_pairs(values: NDArray[np.float64], *, permutations: int = 10_000, seed: int = 0) -> NDArray[np.float64]:
-    """Return the p-values of all pairs of systems on one measure, corrected by Holm's method over all pairs.
+def baseline_pairs(systems: Sequence[str], baselines: Sequence[str]) -> list[tuple[int, int]]:
+    """Return (system, baseline) places for every system against every baseline; two baselines meet once.
+
+    Raises:
+        RivalsError: a baseline is not among the systems.
+
+    >>> baseline_pairs(["a", "b", "c"], ["a", "b"])
+    [(1, 0), (2, 0), (2, 1)]
+    """
+    for baseline in baselines:
+        if baseline not in systems:
+            raise RivalsError(f"baseline '{baseline}' is not among the systems: {', '.join(systems)}")
+    pairs: list[tuple[int, int]] = []
+    for baseline in dict.fromkeys(baselines):
+        other = list(systems).index(baseline)
+        pairs += [(row, other) for row in range(len(systems)) if row != other and (other, row) not in pairs]
+    return pairs
+
+
+def compare_pairs(
+    values: NDArray[np.float64], *, correction: str = "holm", permutations: int = 10_000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Return the p-values of all pairs of systems on one measure, corrected over all pairs.
 
     Shapes: values[S, Q] -> p[S, S], symmetric, 1 on the diagonal.
 
     Raises:
-        RivalsError: a value is not finite.
+        RivalsError: a value is not finite; an unknown correction.
 
     >>> compare_pairs(np.array([[0., 0., 0., 0., 0., 0.], [1., 1., 1., 1., 1., 1.]])).tolist()
     [[1.0, 0.03125], [0.03125, 1.0]]
@@ -121,7 +160,7 @@ def compare_pairs(values: NDArray[np.float64], *, permutations: int = 10_000, se
     p = np.ones((len(values), len(values)))
     if len(first):
         differences = _differences(values, list(zip(first.tolist(), second.tolist(), strict=True)))
-        p[first, second] = holm(randomisation_test(differences, permutations=permutations, seed=seed))
+        p[first, second] = corrected(randomisation_test(differences, permutations=permutations, seed=seed), correction)
         p[second, first] = p[first, second]
     return p
 

@@ -25,6 +25,7 @@ from rivals.losses._in_batch import unit_rows
 __all__ = [
     "angle_loss",
     "angle_similarity",
+    "balanced_rerank_loss",
     "cosent_loss",
     "graded_margin_loss",
     "multi_positive_softmax_loss",
@@ -180,6 +181,65 @@ def multi_positive_softmax_loss(
     if lists.weight is not None and weighting == "term":
         terms = terms * lists.weight
     return reduce_lists(terms.sum(-1), positive.sum(-1), reduction)
+
+
+def balanced_rerank_loss(
+    scores: Tensor,
+    relevance: Tensor,
+    mask: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    rank_weight: float = 10.0,
+    contrast_weight: float = 0.1,
+    margin: float = 1.0,
+    label_smoothing: float = 0.1,
+    weighting: Literal["logit", "term"] = "logit",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """BalSum: rank an input's own candidates by their lexical quality, and push other inputs' candidates below them.
+
+    Formula:
+        L = a `graded_margin_loss` (own candidates alone) + b `multi_positive_softmax_loss` (every own candidate against
+        the others, weighted by w); a = `rank_weight`, b = `contrast_weight`.
+
+    Shapes:
+        scores float[..., C], relevance [..., C] >= 0 (> 0: an own candidate's quality, such as mean ROUGE; 0: a
+        candidate of another input), mask bool[..., C], weight float[..., C] >= 0 (1 where an own candidate also means
+        what the reference means, 0 where only its words agree; those of others are not used)
+        -> scalar, or float[...] with reduction="none". Needs memory for [..., C, C].
+
+    When to use:
+        Choosing among generated candidates whose lexical quality is known in training and may deceive.
+
+    Relations:
+        contrast_weight=0: `graded_margin_loss`; rank_weight=0: `multi_positive_softmax_loss`.
+
+    Source:
+        Sul and Choi (2023), BalSum, eq. 10. Paper 36. Margins 1 and 0.1; w = 1[cosine to the reference >= 0.9 or 0.85].
+
+    Raises:
+        RivalsError: as the two losses; a negative rank_weight or contrast_weight.
+
+    Example:
+        >>> import torch
+        >>> balanced_rerank_loss(torch.tensor([[0.0, 0.5, 0.5]]), torch.tensor([[0.6, 0.5, 0.0]]))
+        tensor(6.0809)
+    """
+    check_at_least_zero(rank_weight, "rank_weight")
+    check_at_least_zero(contrast_weight, "contrast_weight")
+    lists = check_lists(scores, relevance, mask, weight, reduction)
+    own = lists.mask & (lists.relevance > 0)
+    ranked = graded_margin_loss(lists.scores, lists.relevance, own, margin=margin, reduction=reduction)
+    contrast = multi_positive_softmax_loss(
+        lists.scores,
+        lists.relevance,
+        lists.mask,
+        weight=lists.weight,
+        label_smoothing=label_smoothing,
+        weighting=weighting,
+        reduction=reduction,
+    )
+    return rank_weight * ranked + contrast_weight * contrast
 
 
 def ordinal_ranking_loss(

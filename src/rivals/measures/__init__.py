@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rivals.measures.agreement import OrdinalThresholds, krippendorff_alpha
     from rivals.measures.auctions import welfare, welfare_ratio, welfare_regret
+    from rivals.measures.between_groups import groups_differ_test
     from rivals.measures.calibration import (
         CalibrationReport,
         ReliabilityCurve,
@@ -75,10 +76,14 @@ if TYPE_CHECKING:
     from rivals.measures.roc import auc, pooled_auc
     from rivals.measures.significance import (
         benjamini_hochberg,
+        corrected,
         effect_size,
         holm,
         minimal_detectable_difference,
+        queries_needed,
         randomisation_test,
+        standardised_difference,
+        superiority,
     )
     from rivals.measures.survival import Concordance, concordance_counts, concordance_index
     from rivals.measures.text import (
@@ -125,6 +130,7 @@ __all__ = [
     "context_entity_recall",
     "context_precision",
     "context_recall",
+    "corrected",
     "dcg",
     "distinct_n",
     "edit_distance",
@@ -134,6 +140,7 @@ __all__ = [
     "expected_reciprocal_rank",
     "f_score",
     "faithfulness",
+    "groups_differ_test",
     "hamming_error",
     "holm",
     "jaccard_accuracy",
@@ -159,6 +166,7 @@ __all__ = [
     "pooled_auc",
     "precision",
     "prediction_powered_mean",
+    "queries_needed",
     "r2",
     "r_precision",
     "randomisation_test",
@@ -172,9 +180,11 @@ __all__ = [
     "rouge_n",
     "smape",
     "spearman",
+    "standardised_difference",
     "subset_accuracy",
     "success",
     "summarisation_score",
+    "superiority",
     "token_f1",
     "welfare",
     "welfare_ratio",
@@ -192,6 +202,7 @@ _HOMES = {
         "welfare_ratio",
         "welfare_regret",
     ),
+    "between_groups": ("groups_differ_test",),
     "calibration": (
         "CalibrationReport",
         "ReliabilityCurve",
@@ -274,10 +285,14 @@ _HOMES = {
     ),
     "significance": (
         "benjamini_hochberg",
+        "corrected",
         "effect_size",
         "holm",
         "minimal_detectable_difference",
+        "queries_needed",
         "randomisation_test",
+        "standardised_difference",
+        "superiority",
     ),
     "survival": (
         "Concordance",

@@ -8,6 +8,7 @@ is far from normal (Smucker, Allan and Carterette 2007).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,29 @@ def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
     return _restored(np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1.0), order, p_values)
 
 
+CORRECTIONS: dict[str, Callable[[ArrayLike], NDArray[np.float64]]] = {
+    "holm": holm,
+    "benjamini-hochberg": benjamini_hochberg,
+}
+"""The corrections for several tests by their names."""
+
+
+def corrected(p_values: ArrayLike, correction: str = "holm") -> NDArray[np.float64]:
+    """Return p-values adjusted by the correction of a name: "holm" or "benjamini-hochberg".
+
+    Shapes: p[...] -> [...], the whole array one family.
+
+    Raises:
+        RivalsError: an unknown correction; a p-value is NaN or not between 0 and 1.
+
+    >>> corrected([0.01, 0.04, 0.03], "benjamini-hochberg").round(6).tolist()
+    [0.03, 0.04, 0.04]
+    """
+    if correction not in CORRECTIONS:
+        raise RivalsError(f"no correction is called '{correction}'; there are {' and '.join(CORRECTIONS)}")
+    return CORRECTIONS[correction](p_values)
+
+
 def effect_size(first: ArrayLike, second: ArrayLike | None = None) -> Any:
     """Return the standardised mean difference of pairs, d_z = mean(d) / sd(d), d = first - second.
 
@@ -127,6 +151,53 @@ def effect_size(first: ArrayLike, second: ArrayLike | None = None) -> Any:
     with np.errstate(divide="ignore", invalid="ignore"):
         sizes = np.where(np.isnan(spread), np.nan, np.where(mean == 0, 0.0, mean / spread))
     return float(sizes) if sizes.ndim == 0 else sizes
+
+
+def standardised_difference(first: ArrayLike, second: ArrayLike) -> Any:
+    """Return the mean difference in units of the systems' own spread over queries, d_av.
+
+    d_av = mean(first - second) / sqrt((var(first) + var(second)) / 2), variances with Q - 1.
+
+    Shapes: first[..., Q], second[..., Q] -> [...] (a float for one pair). Use it beside `effect_size`: d_z grows as two
+    systems agree more from query to query, d_av does not, so it can be set beside gains from other data, paired or not.
+    No difference gives 0; a difference without any spread is infinite; one query alone gives NaN.
+
+    Source: Cohen 1988, section 2.2 (the average of two variances); Lakens 2013 (doi 10.3389/fpsyg.2013.00863) on
+    when to report which.
+
+    Raises:
+        RivalsError: as `randomisation_test`.
+
+    >>> round(standardised_difference([3., 2., 1.], [2., 1., 0.]), 6)
+    1.0
+    """
+    mean = paired(first, second).mean(axis=-1)
+    variances = [_spread(per_query(values, "values")) ** 2 for values in (first, second)]
+    spread = np.sqrt(sum(variances) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sizes = np.where(np.isnan(spread), np.nan, np.where(mean == 0, 0.0, mean / spread))
+    return float(sizes) if sizes.ndim == 0 else sizes
+
+
+def superiority(first: ArrayLike, second: ArrayLike | None = None) -> Any:
+    """Return the share of queries on which the first system is better, ties counted half.
+
+    (#{d > 0} + #{d = 0} / 2) / Q, d = first - second. Shapes: first[..., Q], second[..., Q] -> [...] (a float for one
+    pair). Use it to say a gain in words: 0.5 is no preference, 0.7 means the first wins on 70 of 100 queries. It does
+    not ask by how much.
+
+    Source: McGraw and Wong 1992 (doi 10.1037/0033-2909.111.2.361), the common-language effect size; ties as in Vargha
+    and Delaney 2000 (doi 10.3102/10769986025002101); here for paired queries.
+
+    Raises:
+        RivalsError: as `randomisation_test`.
+
+    >>> superiority([3., 2., 1., 0.], [1., 1., 1., 1.])
+    0.625
+    """
+    differences = paired(first, second)
+    share = ((differences > 0).mean(axis=-1)) + (differences == 0).mean(axis=-1) / 2
+    return float(share) if np.ndim(share) == 0 else share
 
 
 def minimal_detectable_difference(
@@ -162,6 +233,49 @@ def minimal_detectable_difference(
         quantiles = stdtrit(queries - 1, 1 - alpha / 2) + stdtrit(queries - 1, power)
     smallest = np.asarray(quantiles * _spread(differences) / np.sqrt(queries))
     return float(smallest) if smallest.ndim == 0 else smallest
+
+
+def queries_needed(
+    first: ArrayLike,
+    second: ArrayLike | None = None,
+    *,
+    difference: float,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> Any:
+    """Return how many queries show a true mean difference of this size with probability `power`.
+
+    The smallest Q with (t_{1 - alpha/2} + t_{power}) * sd(d) / sqrt(Q) <= difference, Student quantiles of Q - 1
+    degrees of freedom, d = first - second and sd(d) as seen on the queries at hand: `minimal_detectable_difference`
+    turned round.
+
+    Shapes: first[..., Q], second[..., Q] -> [...] of whole numbers as floats (a float for one pair). Use it when a
+    comparison came out as "cannot be told apart" and the question is how many more queries to judge. One query alone
+    gives NaN; no spread gives 2.
+
+    Source: as `minimal_detectable_difference`.
+
+    Raises:
+        RivalsError: as `minimal_detectable_difference`; difference not above 0.
+
+    >>> queries_needed([0.5, -0.5] * 50, difference=0.1)
+    201.0
+    """
+    from scipy.special import stdtrit
+
+    if not difference > 0:
+        raise RivalsError(f"difference is {difference}; it must be above 0, such as 0.01")
+    if not (0 < alpha < 1 and 0 < power < 1):
+        raise RivalsError(f"alpha is {alpha} and power {power}; both must lie between 0 and 1")
+    spread = np.asarray(_spread(paired(first, second)))
+    low, high = np.ones(spread.shape), np.full(spread.shape, 2.0**40)  # low is too few, high is enough
+    while (high - low > 1).any():
+        middle = np.floor((low + high) / 2)
+        smallest = (stdtrit(middle - 1, 1 - alpha / 2) + stdtrit(middle - 1, power)) * spread / np.sqrt(middle)
+        enough = (smallest <= difference) & (middle > 1)
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    needed = np.where(np.isnan(spread), np.nan, high)
+    return float(needed) if needed.ndim == 0 else needed
 
 
 def paired(first: ArrayLike, second: ArrayLike | None) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rivals.models.bag_classifier import BagClassifier
     from rivals.models.batching import Tokens, token_batches
     from rivals.models.cache import VectorCache
     from rivals.models.cross_encoder import CrossEncoder
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from rivals.models.simplex import HistoryMixer, SimpleX
 
 _HOME = {
+    "BagClassifier": "bag_classifier",
     "ContextRanker": "list_ranker",
     "CrossEncoder": "cross_encoder",
     "CrossEncoderReranker": "rerank",
@@ -82,6 +84,7 @@ _HOME = {
 }
 
 __all__ = [
+    "BagClassifier",
     "ContextRanker",
     "CrossEncoder",
     "CrossEncoderReranker",

@@ -85,9 +85,7 @@ class Encoder(nn.Module):
         longest = _transformer.longest_input(path, backbone.config, tokenizer, stated)
         if max_length is not None and (max_length < 1 or longest < max_length):
             raise ModelError(f"max_length {max_length} is not possible: {path} reads 1 to {longest} tokens")
-        head: list[nn.Module] = [
-            Dense.load(p, path) if isinstance(p, DenseSpec) else UnitLength() for p in layout.head
-        ]
+        head: list[nn.Module] = [Dense.load(p, path) if isinstance(p, DenseSpec) else UnitLength() for p in layout.head]
         encoder = cls(backbone, tokenizer, replace(layout, max_length=longest), head, dtype=dtype)
         return encoder.to(choose_device(device)).eval()
 

@@ -147,6 +147,7 @@ def _leakage(experiment: Experiment) -> tuple[Overlap, ...]:
     meaning = {
         "queries": "a test question that was trained on is no test",
         "relevant documents": "answers seen as positives while training are easier to find",
+        "topics": "a topic seen while training makes its test questions easier",
     }
     return tuple(
         Overlap(

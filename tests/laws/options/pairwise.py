@@ -6,6 +6,7 @@ from tests.laws.options._options import Options
 
 OPTIONS: dict[str, Options] = {
     "angle": Options(own_laws="losses/test_graded_pairs.py"),
+    "balanced_rerank": Options(variants=({"weighting": "term", "margin": 0.1},)),
     "cosent": Options(own_laws="losses/test_graded_pairs.py"),
     "cosine_contrastive": Options(cosine=True, variants=({"negative_weight": None, "margin": -0.2},)),
     "graded_margin": Options(variants=({"average": "pairs", "margin": 0.5},), shift_invariant=True),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rivals.models.language.budget import Budget, BudgetSpent, Usage
     from rivals.models.language.completion_cache import CachedLanguageModel
     from rivals.models.language.endpoint import EndpointLanguageModel
+    from rivals.models.language.likelihood import Likelihood, response_log_probabilities
     from rivals.models.language.local import LocalLanguageModel
     from rivals.models.language.prompts import PromptTemplate
 
@@ -23,6 +24,7 @@ _HOME = {
     "Completion": "base",
     "EndpointLanguageModel": "endpoint",
     "LanguageModel": "base",
+    "Likelihood": "likelihood",
     "LocalLanguageModel": "local",
     "Message": "base",
     "Prompt": "base",
@@ -30,6 +32,7 @@ _HOME = {
     "Sampling": "base",
     "StreamingLanguageModel": "base",
     "Usage": "budget",
+    "response_log_probabilities": "likelihood",
 }
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "Completion",
     "EndpointLanguageModel",
     "LanguageModel",
+    "Likelihood",
     "LocalLanguageModel",
     "Message",
     "Prompt",
@@ -46,6 +50,7 @@ __all__ = [
     "Sampling",
     "StreamingLanguageModel",
     "Usage",
+    "response_log_probabilities",
 ]
 
 
