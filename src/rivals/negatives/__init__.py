@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from rivals.negatives.adapter_transforms import AdapterFilter, AdapterReranker, adapter_scores
     from rivals.negatives.ambiguous import Ambiguous, ambiguous_probabilities
+    from rivals.negatives.answer_match import AnswerMatch
     from rivals.negatives.audit import MiningAudit, Reason
     from rivals.negatives.closer_than_positive import CloserThanPositive, closer_than_positive_mask
     from rivals.negatives.clusters import ClusterSource, ClusterWeight, SameCluster
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from rivals.negatives.walks import LinkSource, Walk, neighbourhood, semantic_walk
 
 _HOME = {
+    "AnswerMatch": "answer_match",
     "AdapterFilter": "adapter_transforms",
     "AdapterLoss": "adapter",
     "AdapterReranker": "adapter_transforms",
@@ -195,6 +197,7 @@ __all__ = [
     "AdapterReranker",
     "Adversarial",
     "Ambiguous",
+    "AnswerMatch",
     "AsymmetricPseudoLabels",
     "CandidateScorer",
     "CentroidNegatives",
