@@ -292,6 +292,13 @@ def saved(encoder: Encoder, features: PairFeatures, tmp_path_factory: pytest.Tem
     return {kind: folder / kind for kind in stages}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stage_names_itself_in_one_line(saved: dict[str, Path], kind: str, encoder: Encoder) -> None:
+    """Errors and reports quote it; the weights have no place there."""
+    stage = load_reranker(saved[kind], encoder)
+    assert repr(stage) == f"{type(stage).__name__}(depth=10)"
+
+
 @pytest.mark.parametrize("kind", ["late-interaction", "list-wise"])
 def test_another_encoder_or_other_documents(
     saved: dict[str, Path], kind: str, encoder: Encoder, tmp_path: Path

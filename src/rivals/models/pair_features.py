@@ -25,7 +25,7 @@ HEAD = 32
 _DIMENSION = 128
 
 
-@dataclass
+@dataclass(repr=False)
 class PairFeatures:
     """Computes `FEATURES` for the candidates of a run over the documents it was built for.
 
@@ -37,6 +37,9 @@ class PairFeatures:
     fingerprint: str
     weights: NDArray[np.float32]
     projection: NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        return f"PairFeatures({len(self.documents):,} documents)"
 
     @classmethod
     def build(

@@ -70,7 +70,7 @@ class SecondStage(Transform):
             (inside / SPEC).write_text(json.dumps(about, indent=2), encoding="utf-8")
 
 
-@dataclass
+@dataclass(repr=False)
 class LateInteractionReranker(SecondStage):
     """(1 - weight) times the first stage's cosine plus `weight` times MaxSim over token vectors.
 
@@ -90,7 +90,7 @@ class LateInteractionReranker(SecondStage):
         return {"weight": self.weight, "features": self.features.write(folder)}
 
 
-@dataclass
+@dataclass(repr=False)
 class ListwiseReranker(SecondStage):
     """The first stage's cosine plus what a list-wise ranker makes of pair features, seen against the other candidates.
 
@@ -130,7 +130,7 @@ class ListwiseReranker(SecondStage):
         }
 
 
-@dataclass
+@dataclass(repr=False)
 class CrossEncoderReranker(SecondStage):
     """(1 - weight) times the first stage's standardised score plus `weight` times a cross-encoder's, over the head of the list.
 
