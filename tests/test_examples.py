@@ -70,3 +70,50 @@ def test_its_loss_is_the_library_s(tmp_path: Path) -> None:
     queries, documents = (encoder.encode(column, convert_to_tensor=True) for column in columns)
     expected = in_batch_info_nce_loss(queries.clone(), documents.clone(), temperature=0.05, margin=0.1)
     assert float(found.detach()) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_cached_gradients_in_a_lightning_style_loop() -> None:
+    import torch
+
+    define = example("lightning_loop")
+    before, after = define["main"]()
+    assert after > max(0.9, before)
+    module, batch = define["TwoTowers"](chunk=3), define["data"](10, 5)
+    torch.manual_seed(1)
+    (module.training_step(batch) / 4).backward()
+    cached = [parameter.grad.clone() for parameter in module.parameters()]
+    module.zero_grad()
+    torch.manual_seed(1)
+    vectors = [
+        torch.cat([tower(rows) for rows in side.split(3)])
+        for tower, side in zip((module.query, module.document), batch, strict=True)
+    ]
+    (define["in_batch_info_nce_loss"](*vectors, temperature=0.1) / 4).backward()
+    for one, parameter in zip(cached, module.parameters(), strict=True):
+        torch.testing.assert_close(one, parameter.grad)
+
+
+def test_cached_gradients_inside_the_trainer_of_sentence_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout the trained weights are those of the loss in one piece."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    for switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setitem(os.environ, switch, "1")
+    cached = example("sentence_transformers_cached")
+    model = SentenceTransformer(str(write_tiny_bert(tmp_path / "tiny")))
+    log = cached["main"](str(tmp_path / "tiny"), steps=2)
+    assert len([entry for entry in log if "loss" in entry]) == 2
+    columns = [model.tokenize(cached["PAIRS"][name]) for name in ("query", "document")]
+    loss = cached["in_batch_info_nce_loss"]
+    model.eval()
+    cached["Cached"](model, loss, chunk=3)(columns, torch.zeros(4)).backward()
+    found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    model.zero_grad()
+    loss(*(model(dict(column))["sentence_embedding"] for column in columns)).backward()
+    expected = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)

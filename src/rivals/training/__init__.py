@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rivals.training.curriculum import CurriculumObjective
     from rivals.training.dual_head import AlignedGradients, DualHeadObjective
     from rivals.training.exchange import Follow, generate_negatives, newest_negatives, publish_negatives
-    from rivals.training.executor import CachedGradients, GradientCache, Plain, cached_backward
+    from rivals.training.executor import CachedGradients, GradientCache, Plain, cached_backward, cached_loss
     from rivals.training.late_interaction import (
         LateInteractionObjective,
         MultiGranularObjective,
@@ -78,6 +78,7 @@ _HOME = {
     "TrainingResult": "loop",
     "VectorScorer": "vector_scorers",
     "cached_backward": "executor",
+    "cached_loss": "executor",
     "fit": "loop",
     "fit_safe": "safe_sharing",
     "generate_negatives": "exchange",
@@ -133,6 +134,7 @@ __all__ = [
     "TrainingResult",
     "VectorScorer",
     "cached_backward",
+    "cached_loss",
     "fit",
     "fit_safe",
     "generate_negatives",

@@ -99,6 +99,52 @@ def cached_backward(parts: Sequence[Callable[[], Vectors]], loss: Callable[[list
     >>> bool(value == whole.detach()), torch.allclose(layer.weight.grad, torch.autograd.grad(whole, layer.weight)[0])
     (True, True)
     """
+    value, second_pass = _first_pass(parts, loss)
+    second_pass(None)
+    return value
+
+
+def cached_loss(parts: Sequence[Callable[[], Vectors]], loss: Callable[[list[Vectors]], Tensor]) -> Tensor:
+    """Return the loss of `cached_backward` with a graph: its `backward()` encodes the parts again and fills the gradients.
+
+    For training loops that call `backward` themselves, on a loss that they may have scaled: sentence-transformers' trainer,
+    Lightning, `accelerate`. Call it once; what it holds until then is the vectors and their gradients.
+
+    Source: paper 52.
+
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> (cached_loss([lambda: (layer(torch.eye(2)),)], lambda v: v[0][0].square().sum()) / 2).backward()
+    >>> torch.allclose(layer.weight.grad, layer.weight.detach())
+    True
+    """
+    value, second_pass = _first_pass(parts, loss)
+    start = torch.zeros((), device=value.device, dtype=value.dtype, requires_grad=True)
+    found: Tensor = _Deferred.apply(start, value, second_pass)
+    return found
+
+
+class _Deferred(torch.autograd.Function):
+    """A number whose backward pass is a function of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, start: Tensor, value: Tensor, second_pass: Callable[[Tensor | None], None]) -> Tensor:
+        kind = value.device.type
+        ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+        ctx.second_pass = second_pass
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[None, None, None]:
+        kind, dtype, enabled = ctx.autocast
+        with torch.enable_grad(), torch.autocast(kind, dtype=dtype, enabled=enabled):
+            ctx.second_pass(grads[0])
+        return None, None, None
+
+
+def _first_pass(
+    parts: Sequence[Callable[[], Vectors]], loss: Callable[[list[Vectors]], Tensor]
+) -> tuple[Tensor, Callable[[Tensor | None], None]]:
+    """Return the loss without graph, and what encodes again and fills the gradients, times a factor if one is given."""
     states, held = [], []
     with torch.no_grad():
         for part in parts:
@@ -112,24 +158,30 @@ def cached_backward(parts: Sequence[Callable[[], Vectors]], loss: Callable[[list
                         "the encoder gave a vector that is not finite; lower the learning rate or look at the data"
                     )
                 tensor.requires_grad_()
-    value = loss(held)
+    with torch.enable_grad():
+        value = loss(held)
     if value.ndim != 0 or not value.requires_grad:
         raise RivalsError("the loss of the parts must be one number that depends on their vectors")
     value.backward()
     after = _random_state()
-    for part, state, vectors in zip(parts, states, held, strict=True):
-        shares = [tensor.grad for tensor in vectors]
-        if all(share is None for share in shares):
-            continue
-        _set_random_state(state)
-        again = part()
-        wanted = [
-            (made, share) for made, share in zip(again, shares, strict=True) if share is not None and made.requires_grad
-        ]
-        if wanted:
-            torch.autograd.backward([made for made, _ in wanted], [share.to(made.dtype) for made, share in wanted])
-    _set_random_state(after)
-    return value.detach()
+
+    def second_pass(factor: Tensor | None) -> None:
+        for part, state, vectors in zip(parts, states, held, strict=True):
+            shares = [tensor.grad for tensor in vectors]
+            if all(share is None for share in shares):
+                continue
+            _set_random_state(state)
+            again = part()
+            wanted = [
+                (made, share if factor is None else share * factor)
+                for made, share in zip(again, shares, strict=True)
+                if share is not None and made.requires_grad
+            ]
+            if wanted:
+                torch.autograd.backward([made for made, _ in wanted], [share.to(made.dtype) for made, share in wanted])
+        _set_random_state(after)
+
+    return value.detach(), second_pass
 
 
 class GradientCache:
