@@ -44,6 +44,8 @@ class World:
             "query_id,document_id,relevance\n"
             + "".join(f"{q},{d},{int(i % 9 == 0)}\n" for q in queries for i, d in enumerate(ids))
         )
+        word = self.dataset.documents.full_texts[0].split()[0]
+        (folder / "answers.csv").write_text("query_id,answer\n" + "".join(f"{q},{word}\n" for q in queries))
         RetrieverAdapter(self.materials.open_encoder(self.model).dimension).save(folder / "adapter.safetensors")
 
     def plan(self, **changes: Any) -> MiningPlan:
@@ -61,6 +63,7 @@ class World:
             ("source", "file"): {"path": str(path / "negatives.jsonl")},
             ("source", "run"): {"path": str(path / "run.parquet")},
             ("filter", "positive-aware"): {"relative": 0.1},
+            ("filter", "answer-match"): {"path": str(path / "answers.csv")},
             ("filter", "complementary"): {"model": self.model, "threshold": 0.95},
             ("filter", "same-cluster"): {"clusters": 6},
             ("filter", "cluster-weight"): {"clusters": 6, "hard": 2.0},
@@ -181,6 +184,21 @@ def test_links_that_are_no_links(world: World) -> None:
         pytest.raises(RivalsError, match="no document has a link"),
     ):
         mined(world, world.plan(sources=(far,)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"query": "q", "answer": "x"}', r"answers lacks the column query_id; it has query, answer"),
+        ('{"query_id": "stranger", "answer": ["x"]}', "no query of the data is among the 1 of the column query_id"),
+        ('{"query_id": "q", "answer": 3}', r"line 1: the answer '3' is no text; write a text or a list of texts"),
+    ],
+)
+def test_answers_that_are_none(world: World, content: str, message: str) -> None:
+    (world.folder / "wrong.jsonl").write_text(content + "\n")
+    plan = world.plan(filters=({"kind": "answer-match", "path": str(world.folder / "wrong.jsonl")},))
+    with pytest.raises(RivalsError, match=message):
+        mined(world, plan)
 
 
 def test_the_defaults_of_the_sampler_are_tops(world: World) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 
 from rivals import lists
 from rivals.data import Dataset, load_run
-from rivals.data.formats.tables import read_table
+from rivals.data.formats.tables import Table, read_table
 from rivals.errors import DataError
 from rivals.negatives import Ambiguous, PositiveAware, Softmax, Strided, Top, Uniform
+from rivals.negatives.answer_match import AnswerMatch
 from rivals.negatives.closer_than_positive import CloserThanPositive
 from rivals.negatives.clusters import Choose, ClusterSource, ClusterWeight, Of, SameCluster
 from rivals.negatives.complementary import Complementary
@@ -116,12 +117,7 @@ def links(
     random_extra: int = 1,
 ) -> LinkSource:
     """Documents met on walks along the links around the positives; `source` and `target` are columns of document ids."""
-    table, documents = read_table(path), materials.documents
-    missing = [column for column in (source, target) if column not in table.columns]
-    if missing:
-        raise DataError(
-            f"a table of links lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}", path=path
-        )
+    table, documents = _table_with(path, "links", source, target), materials.documents
     left, right = (documents.find(map(str, table.columns[column])) for column in (source, target))
     known = (left >= 0) & (right >= 0)
     if not known.all():
@@ -144,6 +140,17 @@ def links(
         random_extra=random_extra,
         seed=materials.seed,
     )
+
+
+def _table_with(path: str, what: str, *columns: str) -> Table:
+    """Read a table that must have some columns."""
+    table = read_table(path)
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise DataError(
+            f"a table of {what} lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}", path=path
+        )
+    return table
 
 
 def saved_run(dataset: Dataset, *, path: str, name: str = "run") -> ReadyMade:
@@ -203,6 +210,21 @@ def adapter(materials: Materials, *, path: str, threshold: float | None = None) 
     from rivals.negatives.adapter_transforms import AdapterFilter
 
     return AdapterFilter(RetrieverAdapter.load(path), materials.dense, threshold=threshold)
+
+
+def answer_match(materials: Materials, *, path: str, query: str = "query_id", answer: str = "answer") -> AnswerMatch:
+    """Marks candidates that contain an accepted answer; `query` and `answer` are columns, an answer or a list of them a row."""
+    table = _table_with(path, "answers", query, answer)
+    answers: dict[str, list[str]] = {}
+    for row, (name, given) in enumerate(zip(table.columns[query], table.columns[answer], strict=True)):
+        several = given if isinstance(given, list) else [given]
+        if not all(isinstance(one, str) for one in several):
+            raise table.error(row, f"the answer {str(given)[:100]!r} is no text; write a text or a list of texts")
+        answers.setdefault(str(name), []).extend(several)
+    strangers = len(answers.keys() - set(materials.dataset.queries.ids.tolist()))
+    if strangers == len(answers):
+        raise DataError(f"no query of the data is among the {strangers} of the column {query}", path=path)
+    return AnswerMatch(answers)
 
 
 def dense_judge(
@@ -281,6 +303,7 @@ FILTERS: dict[str, Part] = {
     "positive-aware": Part(PositiveAware),
     "closer-than-positive": Part(CloserThanPositive, source="dense"),
     "neighbour-noise": Part(NeighbourNoise, source="dense"),
+    "answer-match": Part(answer_match, materials="itself"),
     "complementary": Part(complementary, materials="itself", encodes=True),
     "same-cluster": Part(same_cluster, materials="itself", encodes=True),
     "cluster-weight": Part(cluster_weight, materials="itself", encodes=True),
