@@ -73,7 +73,7 @@ def condition_items(
     >>> texts = ["Gout hurts. It is treated.", "Flu hurts less. It is mild.", "Acne itches. It is treated well."]
     >>> item = condition_items(texts, conditions=2, items=1, seed=1).items[0]
     >>> len(item.chain), item.queries[0], item.running[1] == " ".join(item.conditions)
-    (3, '1. Flu hurts less.', True)
+    (3, '1. Gout hurts.', True)
     """
     if conditions < 1 or (items is not None and items < 1):
         raise RivalsError(f"conditions is {conditions} and items {items}; both must be 1 or more")

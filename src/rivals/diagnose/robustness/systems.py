@@ -168,7 +168,7 @@ def text_scorer(system: Any, texts: Iterable[str]) -> Callable[[list[str], list[
 
     >>> score = text_scorer(BM25(Collection(["a"], ["red cat"])), ["red dog"])
     >>> score(["a dog", "a cat"], ["red dog", "red dog"]).round(2).tolist()
-    [0.36..., 0.0]
+    [0.3199..., 0.0]
     """
     if isinstance(system, Pipeline):
         raise RivalsError("a pipeline scores candidates, not single pairs; give its source, or a function of your own")
