@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from papers.common.claim import Above, Higher, Paper
 from papers.common.data import folder
 from papers.common.readers import Read, bm25_scorer
-from rivals.diagnose.condition_items import condition_items
+from rivals.diagnose.condition_sets import condition_items
 from rivals.diagnose.conditions import condition_report
 from rivals.diagnose.robustness.edits import sentences_of
 

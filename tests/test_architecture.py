@@ -218,6 +218,9 @@ def test_every_room_says_what_is_public(folder: Path) -> None:
     for name in room.__all__:
         assert getattr(room, name) is not None
         assert not name.startswith("_")
+    # Importing a file puts it into its room under its name, in place of what the room would give lazily.
+    files = {path.stem for path in folder.iterdir()} - {"__init__"}
+    assert not files & set(room.__all__), "a file and a public name of one room are called alike; rename the file"
 
 
 def test_no_file_is_long() -> None:

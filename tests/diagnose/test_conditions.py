@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rivals.data import Collection, load_sample
-from rivals.diagnose.condition_items import ConditionItem, condition_items, graded_lists
+from rivals.diagnose.condition_sets import ConditionItem, condition_items, graded_lists
 from rivals.diagnose.conditions import condition_report, score_pairs
 from rivals.diagnose.robustness import text_scorer
 from rivals.diagnose.robustness.edits import sentences_of, words_of

@@ -13,8 +13,8 @@ from scipy.stats import chisquare
 from rivals.data import Collection
 from rivals.errors import RivalsError
 from rivals.negatives import KnownPositives, Top
+from rivals.negatives.centers import Clusters
 from rivals.negatives.clusters import ClusterSource, ClusterWeight, SameCluster
-from rivals.negatives.k_means import Clusters
 from rivals.retrieve import BM25
 from tests.negatives.given_vectors import searched
 

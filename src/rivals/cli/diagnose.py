@@ -252,7 +252,7 @@ def _perturbations(names: list[str] | None, synonyms: Synonyms | None) -> list[P
 def _conditions(tested: Retriever, dataset: Dataset, conditions: int, sample: int, seed: int) -> str:
     """The multi-condition test of the first stage, on items made from the documents."""
     from rivals.data.pipeline import Pipeline
-    from rivals.diagnose.condition_items import condition_items
+    from rivals.diagnose.condition_sets import condition_items
     from rivals.diagnose.conditions import condition_report
     from rivals.diagnose.robustness import text_scorer
 

@@ -4,7 +4,7 @@
 - `multiplicity`, `viable`, `viable_gradient`, `exploration`: models of equal quality that disagree, and how to find them.
 - `second_order`, `properness`: uncertainty about uncertainty, and what losses can and cannot teach of it.
 - `robustness`: changed queries, documents and candidate lists on the user's own data, each with the drop and an interval.
-- `conditions`, `condition_items`, `negation`: documents and queries edited so that only a careful scorer ranks them right.
+- `conditions`, `condition_sets`, `negation`: documents and queries edited so that only a careful scorer ranks them right.
 - `judges`, `unsupervised`, `preference`: judges of pairs, probes without labels, and what preference models rank right.
 - `bags`, `unit_tests`: tests that a model over bags of instances must pass.
 - `ngrams`: the fluency of texts, and systems ranked by it. `scaling`, `scaling_alternatives`: forecasts of larger models.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         collapse_report,
         triplet_separation_gap,
     )
-    from rivals.diagnose.condition_items import (
+    from rivals.diagnose.condition_sets import (
         ConditionItem,
         ConditionItems,
         condition_items,
@@ -299,7 +299,7 @@ __all__ = [
 _HOMES = {
     "bags": "BagSplit Bags mil_unit_test",
     "collapse": "CollapseReport SeparationGap collapse_report triplet_separation_gap",
-    "condition_items": "ConditionItem ConditionItems condition_items graded_lists",
+    "condition_sets": "ConditionItem ConditionItems condition_items graded_lists",
     "conditions": "ConditionReport Monotonicity WinRate chain_monotonicity condition_report order_flip_rate "
     "pair_win_rate score_pairs",
     "curvature": "CurvatureSurface curvature_surface hessian_extremes project_displacement trajectory_plane",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rivals.diagnose.condition_items import ConditionItem
+from rivals.diagnose.condition_sets import ConditionItem
 from rivals.errors import RivalsError
 from rivals.measures import kendall_tau
 from rivals.measures.intervals import Interval, bootstrap_interval

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rivals.negatives.ambiguous import Ambiguous, ambiguous_probabilities
     from rivals.negatives.answer_match import AnswerMatch
     from rivals.negatives.audit import MiningAudit, Reason
+    from rivals.negatives.centers import Clusters, k_means
     from rivals.negatives.closer_than_positive import CloserThanPositive, closer_than_positive_mask
     from rivals.negatives.clusters import ClusterSource, ClusterWeight, SameCluster
     from rivals.negatives.complementary import Complementary
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     )
     from rivals.negatives.graph import GraphDistance, GraphSuspects, Lift, graph_suspects, missing_answers
     from rivals.negatives.joint import Joint, found_by, pool_overlap
-    from rivals.negatives.k_means import Clusters, k_means
     from rivals.negatives.known_triples import KnownTriples
     from rivals.negatives.label_noise import NoiseTable, characterise_noise, out_of_fold_predictions
     from rivals.negatives.listed_sources import FunctionSource, ReadyMade
@@ -87,7 +87,7 @@ _HOME = {
     "CloserThanPositive": "closer_than_positive",
     "ClusterSource": "clusters",
     "ClusterWeight": "clusters",
-    "Clusters": "k_means",
+    "Clusters": "centers",
     "Complementary": "complementary",
     "CorrectedLabels": "partial_labels",
     "Corrupted": "text_clusters",
@@ -164,7 +164,7 @@ _HOME = {
     "found_by": "joint",
     "graph_suspects": "graph",
     "is_stale": "staleness",
-    "k_means": "k_means",
+    "k_means": "centers",
     "large_loss_judgements": "partial_labels",
     "line_penalty": "adapter",
     "load_reviews": "review",

@@ -16,8 +16,8 @@ from rivals.data.pipeline import Retriever, Transform, check_same_documents
 from rivals.data.run import Run
 from rivals.errors import RivalsError
 from rivals.negatives._random_draws import _GOLDEN, query_keys, stream
+from rivals.negatives.centers import Clusters
 from rivals.negatives.filters import known_positives
-from rivals.negatives.k_means import Clusters
 from rivals.negatives.vector_source import VectorSource, vectors_of
 
 Choose = Literal["nearest", "random"]

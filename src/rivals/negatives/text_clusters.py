@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rivals import lists
 from rivals.errors import RivalsError
-from rivals.negatives.k_means import Clusters, k_means
+from rivals.negatives.centers import Clusters, k_means
 from rivals.negatives.known_triples import KnownTriples, check_triples
 from rivals.negatives.principal import fit_principal_axes
 

@@ -19,8 +19,8 @@ from rivals.workflow.config import Precision, model_name
 
 if TYPE_CHECKING:
     from rivals.models import Encoder
+    from rivals.negatives.centers import Clusters
     from rivals.negatives.judging import Judge
-    from rivals.negatives.k_means import Clusters
     from rivals.retrieve import Dense
 
 
@@ -89,7 +89,7 @@ class Materials:
 
     def clusters(self, count: int) -> Clusters:
         """Return the documents in clusters by the configured encoder's vectors; each number of clusters once."""
-        from rivals.negatives.k_means import Clusters
+        from rivals.negatives.centers import Clusters
 
         if count not in self._clusters:
             self._clusters[count] = Clusters.fit(self.vectors_of(self.model), count, seed=self.seed)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from rivals.errors import DataError, RivalsError
-from rivals.negatives.k_means import Clusters, k_means, nearest_centers, squared_distances
+from rivals.negatives.centers import Clusters, k_means, nearest_centers, squared_distances
 
 
 def blobs(seed: int, groups: int = 5, each: int = 40, width: int = 6) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_blocks_do_not_matter(monkeypatch):
     vectors = blobs(2)
     centers = vectors[:7]
     whole = nearest_centers(vectors, centers, 3)
-    monkeypatch.setattr("rivals.negatives.k_means._CELLS", 50)
+    monkeypatch.setattr("rivals.negatives.centers._CELLS", 50)
     parts = nearest_centers(vectors, centers, 3)
     assert np.array_equal(whole[0], parts[0])
     assert whole[1] == pytest.approx(parts[1])
