@@ -39,7 +39,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 _POINTS = 500  # a line of more points than this looks the same and loads slower
 
 
-def _altair() -> Any:
+def load_altair() -> Any:
     try:
         import altair
     except ImportError:
@@ -73,14 +73,14 @@ def intervals(
     """
     chart = interval_layers(systems, measure, order=order, axis_title=axis_title)
     title = f"{measure_label(measure)} of every system with its 95 % interval"
-    return _finish(chart, width=width, height=34 * len(systems), description=title)
+    return finish(chart, width=width, height=34 * len(systems), description=title)
 
 
 def interval_layers(
     systems: Sequence[System], measure: str, *, order: Sequence[str] | None = None, axis_title: str | None = None
 ) -> alt.LayerChart:
     """Return what `intervals` draws without size and style, to stand beside other charts."""
-    alt = _altair()
+    alt = load_altair()
     names = list(order or [system.name for system in systems])
     rows = [
         {
@@ -127,7 +127,7 @@ def differences(
     Args:
         legend: also say in the chart on how many questions either is better.
     """
-    alt = _altair()
+    alt = load_altair()
     colours = system_colours([system.name for system in systems])
     values = _thin(sorted(pair.values, reverse=True))
     width_of_one = 1 / max(len(values), 1)
@@ -158,11 +158,11 @@ def differences(
         .encode(
             x=alt.X("question:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=x_axis),
             y=alt.Y("difference:Q", axis=y_axis, stack=None),
-            color=alt.Color("better:N", scale=scale, legend=_legend(key) if legend else None),
+            color=alt.Color("better:N", scale=scale, legend=legend_of(key) if legend else None),
         )
     )
     title = f"Difference in {label} between {pair.system} and {pair.baseline} on every test question"
-    return _finish(chart, width=width, height=190, description=title)
+    return finish(chart, width=width, height=190, description=title)
 
 
 def scores(
@@ -180,7 +180,7 @@ def scores(
         legend: also name the classes with their numbers, and the axis of shares, in the chart itself.
         axis_title: of the score axis.
     """
-    alt = _altair()
+    alt = load_altair()
     rows: list[dict[str, Any]] = []
     for kind in ("negatives", "positives", "marked"):
         counts = getattr(stage, kind)
@@ -199,7 +199,7 @@ def scores(
     key = {kind: f"{kind} ({seen[kind]:,})" for kind in classes}
     colour = alt.Color(
         "kind:N",
-        legend=_legend(key, columns=3) if legend else None,
+        legend=legend_of(key, columns=3) if legend else None,
         scale=alt.Scale(domain=list(classes), range=list(classes.values())),
     )
     x = alt.X(
@@ -221,12 +221,12 @@ def scores(
         order="draw:Q",
         strokeDash=alt.condition("datum.kind === 'marked'", alt.value([5, 3]), alt.value([1, 0])),
     )
-    return _finish(area + line, width=width, height=170, description=f"Distribution of scores {stage.stage}")
+    return finish(area + line, width=width, height=170, description=f"Distribution of scores {stage.stage}")
 
 
 def loss_curve(curve: Curve, *, width: int | str = 420) -> alt.LayerChart:
     """Training loss per step: the raw values faint, their exponential average strong."""
-    alt = _altair()
+    alt = load_altair()
     smooth = _smooth([loss for _, loss in curve.loss])
     rows = [
         {"step": step, "loss": round(loss, 5), "smooth": round(average, 5)}
@@ -243,12 +243,12 @@ def loss_curve(curve: Curve, *, width: int | str = 420) -> alt.LayerChart:
         alt.Tooltip("smooth:Q", format=".4f", title="smoothed"),
     ]
     average = base.mark_line(strokeWidth=2, color=INK).encode(y=alt.Y("smooth:Q", title="loss"), tooltip=tips)
-    return _finish(raw + average, width=width, height=170, description=f"Training loss of {curve.name} per step")
+    return finish(raw + average, width=width, height=170, description=f"Training loss of {curve.name} per step")
 
 
 def dev_curve(curve: Curve, *, colour: str = SYSTEM_COLOURS[3], width: int | str = 420) -> alt.LayerChart:
     """The measure on dev at every evaluation; the checkpoint that was kept is ringed and named."""
-    alt = _altair()
+    alt = load_altair()
     label = measure_label(curve.measure)
     last = max((step for step, _ in curve.evaluations), default=1)
     rows = [
@@ -282,7 +282,7 @@ def dev_curve(curve: Curve, *, colour: str = SYSTEM_COLOURS[3], width: int | str
     late = (curve.chosen_step or 0) > last / 2
     text = chosen.mark_text(align="right" if late else "left", dx=0, dy=-16, fontSize=11, fontWeight=600, color=INK)
     shown = line + ring + text.encode(text="text:N")
-    return _finish(shown, width=width, height=170, description=f"{label} of {curve.name} on dev at every evaluation")
+    return finish(shown, width=width, height=170, description=f"{label} of {curve.name} on dev at every evaluation")
 
 
 def _colour(alt: Any, names: Sequence[str]) -> Any:
@@ -290,22 +290,22 @@ def _colour(alt: Any, names: Sequence[str]) -> Any:
     return alt.Color("system:N", legend=None, scale=alt.Scale(domain=list(colours), range=list(colours.values())))
 
 
-def _legend(labels: Mapping[str, str], *, columns: int = 2) -> Any:
+def legend_of(labels: Mapping[str, str], *, columns: int = 2) -> Any:
     """Return a legend above the chart that shows each value as its label, or as itself."""
-    alt = _altair()
+    alt = load_altair()
     shown = "".join(f"datum.label === {json.dumps(value)} ? {json.dumps(text)} : " for value, text in labels.items())
     return alt.Legend(
         orient="top", title=None, labelExpr=f"{shown}datum.label", labelLimit=0, columns=columns, symbolOpacity=1
     )
 
 
-def _finish(chart: Any, *, width: int | str, height: int, description: str) -> Any:
-    alt = _altair()
+def finish(chart: Any, *, width: int | str, height: int, description: str) -> Any:
+    alt = load_altair()
     autosize = alt.AutoSizeParams(type="fit-x", contains="padding")
-    return _style(chart.properties(width=width, height=height, autosize=autosize), description)
+    return styled(chart.properties(width=width, height=height, autosize=autosize), description)
 
 
-def _style(chart: Any, description: str) -> Any:
+def styled(chart: Any, description: str) -> Any:
     """Give a chart, or several side by side, the look of the house."""
     axis: Mapping[str, Any] = {
         "labelColor": MUTED,
@@ -331,10 +331,10 @@ def _style(chart: Any, description: str) -> Any:
     )
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
     """Return 1, 2 and 5 times the powers of ten between two numbers, or only the powers where they are far apart.
 
-    >>> _log_ticks(0.06, 1.1), _log_ticks(3e9, 4e12)
+    >>> log_ticks(0.06, 1.1), log_ticks(3e9, 4e12)
     ([0.1, 0.2, 0.5, 1.0], [10000000000.0, 100000000000.0, 1000000000000.0])
     """
     digits = (1, 2, 5) if high < 100 * low else (1,)

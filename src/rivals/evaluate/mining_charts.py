@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rivals.evaluate._report.data import ScoreStage
-from rivals.evaluate.charts import CLASS_COLOURS, INK, MUTED, SYSTEM_COLOURS, _altair, _finish, scores
+from rivals.evaluate.charts import CLASS_COLOURS, INK, MUTED, SYSTEM_COLOURS, finish, load_altair, scores
 from rivals.negatives import MiningAudit
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def outcomes(audit: MiningAudit, *, width: int | str = 620) -> alt.LayerChart:
     Args:
         width: in pixels, or "container".
     """
-    alt = _altair()
+    alt = load_altair()
     rows = [{"what": "proposed", "count": audit.proposed, "kind": "all"}]
     reasons = sorted(audit.reasons.items(), key=lambda item: -item[1].marked)
     rows += [{"what": name, "count": r.marked, "kind": "marked", "alone": r.alone} for name, r in reasons if r.marked]
@@ -60,7 +60,7 @@ def outcomes(audit: MiningAudit, *, width: int | str = 620) -> alt.LayerChart:
     colour = alt.Color("kind:N", legend=None, scale=alt.Scale(domain=list(colours), range=list(colours.values())))
     bars = base.mark_bar(height=13).encode(color=colour)
     labels = base.mark_text(align="left", dx=6, fontSize=11).encode(text="label:N", color=alt.value(INK))
-    return _finish(
+    return finish(
         bars + labels,
         width=width,
         height=27 * len(rows),
@@ -90,7 +90,7 @@ def score_distributions(audit: MiningAudit, *, width: int | str = 420) -> dict[s
 
 def false_negatives(audit: MiningAudit, *, width: int | str = 520) -> alt.LayerChart:
     """The judged rates of relevant candidates with their intervals: every group as a whole (strong) and by rank."""
-    alt = _altair()
+    alt = load_altair()
     rows: list[dict[str, Any]] = []
     for rate in audit.false_negatives:
         whole = f"{rate.of}, judged by {rate.judge}"
@@ -136,7 +136,7 @@ def false_negatives(audit: MiningAudit, *, width: int | str = 520) -> alt.LayerC
     )
     dot = base.mark_point(filled=True, size=70).encode(x=alt.X("rate:Q", scale=scale))
     text = base.mark_text(align="left", dx=8, fontSize=11).encode(x="high:Q", text="label:N", color=alt.value(INK))
-    return _finish(
+    return finish(
         rule + dot + text,
         width=width,
         height=34 * max(len(rows), 1),

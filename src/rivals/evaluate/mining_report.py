@@ -12,7 +12,7 @@ from typing import Any
 from rivals.errors import RivalsError
 from rivals.evaluate import mining_charts
 from rivals.evaluate._report import words
-from rivals.evaluate.report import _SCRIPTS, _json_for_html, _part, _with_variables
+from rivals.evaluate.report import SCRIPTS, json_for_html, part_of, with_variables
 from rivals.files import atomic_file
 from rivals.negatives import MiningAudit
 
@@ -36,7 +36,7 @@ def write_mining_report(path: str | Path, audit: MiningAudit, *, title: str = "M
 def render_mining(audit: MiningAudit, *, title: str = "Mined negatives") -> str:
     """Return the page as text."""
     specs = mining_specs(audit)
-    script = "\n".join(_part(name) for name in _SCRIPTS)
+    script = "\n".join(part_of(name) for name in SCRIPTS)
     page: str = _template().render(
         title=title,
         audit=audit,
@@ -45,10 +45,10 @@ def render_mining(audit: MiningAudit, *, title: str = "Mined negatives") -> str:
         shown=_EXAMPLES,
         lead=_lead(audit),
         reasons=sorted(audit.reasons.items(), key=lambda item: -item[1].marked),
-        css=_part("report.css"),
+        css=part_of("report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        specs=_json_for_html(specs),
+        specs=json_for_html(specs),
         charts=specs,
         json=json.dumps(json.loads(audit.to_json()), indent=2, ensure_ascii=False),
     )
@@ -65,7 +65,7 @@ def mining_specs(audit: MiningAudit) -> dict[str, dict[str, Any]]:
     import altair
 
     with altair.data_transformers.enable(consolidate_datasets=False):
-        return {name: _with_variables(chart.to_dict()) for name, chart in made.items()}
+        return {name: with_variables(chart.to_dict()) for name, chart in made.items()}
 
 
 def _lead(audit: MiningAudit) -> str:
@@ -91,4 +91,4 @@ def _template() -> Any:
     except ImportError:
         raise RivalsError("reports need Jinja2; install it with: pip install 'rivals[report]'") from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_part("mining.html.j2"))
+    return environment.from_string(part_of("mining.html.j2"))

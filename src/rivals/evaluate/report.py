@@ -59,7 +59,7 @@ __all__ = [
     "write_report",
 ]
 
-_SCRIPTS = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js", "report.js")
+SCRIPTS = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js", "report.js")
 _CUT, _HIT_CUT = 400, 240  # characters of a document that the page shows, alone and in a list of hits
 
 
@@ -102,7 +102,7 @@ def rebuild_report(run_folder: str | Path) -> Path:
 def render(data: ReportData) -> str:
     """Return the page as text."""
     specs = chart_specs(data)
-    script = "\n".join(_part(name) for name in _SCRIPTS)
+    script = "\n".join(part_of(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     blocks = words.order_in_blocks(data)
     tested = [c for c in data.comparisons if c.measure == data.primary]
@@ -113,10 +113,10 @@ def render(data: ReportData) -> str:
         w=words,
         cut=_CUT,
         hit_cut=_HIT_CUT,
-        css=_part("report.css"),
+        css=part_of("report.css"),
         script=script,
         script_hash=digest,
-        specs=_json_for_html(specs),
+        specs=json_for_html(specs),
         charts=specs,
         measures=list(data.systems[0].measures),
         blocks=blocks,
@@ -155,21 +155,21 @@ def chart_specs(data: ReportData) -> dict[str, dict[str, Any]]:
     import altair
 
     with altair.data_transformers.enable(consolidate_datasets=False):
-        return {name: _with_variables(chart.to_dict()) for name, chart in made.items()}
+        return {name: with_variables(chart.to_dict()) for name, chart in made.items()}
 
 
-def _with_variables(spec: Any) -> Any:
+def with_variables(spec: Any) -> Any:
     """Write the palette's colours as CSS variables, so that the page can change them in the dark and on paper."""
     if isinstance(spec, dict):
         return {
-            key: value if key == "values" else _with_variables(value) for key, value in spec.items() if key != "$schema"
+            key: value if key == "values" else with_variables(value) for key, value in spec.items() if key != "$schema"
         }
     if isinstance(spec, list):
-        return [_with_variables(value) for value in spec]
+        return [with_variables(value) for value in spec]
     return f"var({charts.CSS_NAMES[spec]}, {spec})" if isinstance(spec, str) and spec in charts.CSS_NAMES else spec
 
 
-def _json_for_html(value: Any) -> str:
+def json_for_html(value: Any) -> str:
     """Return JSON that can stand inside a script element: no character that could end it."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
@@ -183,7 +183,7 @@ def _by_baseline(comparisons: list[Comparison]) -> dict[str, list[Comparison]]:
 
 
 @cache
-def _part(name: str) -> str:
+def part_of(name: str) -> str:
     return (files("rivals.evaluate") / "_report" / name).read_text(encoding="utf-8").strip()
 
 
@@ -194,4 +194,4 @@ def _template() -> Any:
     except ImportError:
         raise RivalsError("reports need Jinja2; install it with: pip install 'rivals[report]'") from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_part("report.html.j2"))
+    return environment.from_string(part_of("report.html.j2"))

@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,7 +73,7 @@ def select_subset(
     items = places.shape[1]
     if isinstance(k, bool) or not 1 <= k <= items:
         raise RivalsError(f"k is {k}; it must lie in 1..{items}, the number of items")
-    group, low, high = _bounds(groups, lower, upper, k, items)
+    bounds = _bounds(groups, lower, upper, k, items)
     gains = satisfaction(places, k, kind, q=q)
     factors = rank_weights(k, kind, weights)
     separable = len(factors) == k and bool((factors == factors[0]).all())
@@ -82,13 +82,13 @@ def select_subset(
     if solver == "separable":
         if not separable:
             raise RivalsError(f"'{kind}' is not a sum over items; use solver='greedy', 'exact' or 'milp'")
-        return _separable(gains.sum(axis=0), k, group, low, high)
+        return _separable(gains.sum(axis=0), k, bounds)
     if solver == "greedy":
-        return _greedy(gains, factors, k, group, low, high)
+        return _greedy(gains, factors, k, bounds)
     if solver == "exact":
-        return _enumerate(gains, factors, k, group, low, high)
+        return _enumerate(gains, factors, k, bounds)
     if solver == "milp":
-        return _programme(gains, factors, k, group, low, high)
+        return _programme(gains, factors, k, bounds)
     raise RivalsError(f"solver is '{solver}'; it can be 'auto', 'separable', 'greedy', 'exact' or 'milp'")
 
 
@@ -175,12 +175,12 @@ def _reachable(
 
 def _bounds(
     groups: ArrayLike | None, lower: Mapping[int, int] | None, upper: Mapping[int, int] | None, k: int, items: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+) -> _Bounds:
     """Return the group of every item as 0, 1, ..., and the bounds of the groups; raises if no subset meets them."""
     if groups is None:
         if lower or upper:
             raise RivalsError("there are bounds but no groups; give the group of every item")
-        return np.zeros(items, np.int64), np.zeros(1, np.int64), np.full(1, k, np.int64)
+        return _Bounds(np.zeros(items, np.int64), np.zeros(1, np.int64), np.full(1, k, np.int64))
     given = np.asarray(groups)
     if given.shape != (items,):
         raise RivalsError(f"groups must be one label an item, [{items}], not {given.shape}")
@@ -201,25 +201,30 @@ def _bounds(
         raise RivalsError(
             f"no {k} items meet the bounds: lower ones sum to {low.sum()}, upper ones leave room for {high.sum()}"
         )
-    return group.astype(np.int64), low, high
+    return _Bounds(group.astype(np.int64), low, high)
 
 
-def _allowed(count: NDArray[np.int64], low: NDArray[np.int64], high: NDArray[np.int64], left: int) -> NDArray[np.bool_]:
-    """Return of which groups an item may be added with `left` places open, so that the bounds can still be met."""
-    unmet = np.maximum(low - count, 0)
-    return (count < high) & ((unmet > 0) | (unmet.sum() < left))
+class _Bounds(NamedTuple):
+    """The group of every item, int64[m], and how many of each group, int64[G], must and may be chosen."""
+
+    group: NDArray[np.int64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+
+    def allowed(self, count: NDArray[np.int64], left: int) -> NDArray[np.bool_]:
+        """Return which items may be added to `count` of each group with `left` places open, so that all bounds can be met."""
+        unmet = np.maximum(self.low - count, 0)
+        return ((count < self.high) & ((unmet > 0) | (unmet.sum() < left)))[self.group]
 
 
-def _separable(
-    scores: NDArray[np.float64], k: int, group: NDArray[np.int64], low: NDArray[np.int64], high: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _separable(scores: NDArray[np.float64], k: int, bounds: _Bounds) -> NDArray[np.int64]:
     order = np.argsort(-scores, kind="stable")
     chosen: list[int] = []
-    count = np.zeros(len(low), np.int64)
+    count = np.zeros(len(bounds.low), np.int64)
     for item in order.tolist():
-        if len(chosen) < k and _allowed(count, low, high, k - len(chosen))[group[item]]:
+        if len(chosen) < k and bounds.allowed(count, k - len(chosen))[item]:
             chosen.append(item)
-            count[group[item]] += 1
+            count[bounds.group[item]] += 1
     return np.array(chosen, np.int64)
 
 
@@ -227,15 +232,13 @@ def _greedy(
     gains: NDArray[np.float64],
     factors: NDArray[np.float64],
     k: int,
-    group: NDArray[np.int64],
-    low: NDArray[np.int64],
-    high: NDArray[np.int64],
+    bounds: _Bounds,
 ) -> NDArray[np.int64]:
     """Add the item with the largest gain, k times; the state is each ranking's best chosen satisfactions, sorted."""
     rankings, items = gains.shape
     held = np.zeros((rankings, 0))
     chosen: list[int] = []
-    count, free = np.zeros(len(low), np.int64), np.ones(items, bool)
+    count, free = np.zeros(len(bounds.low), np.int64), np.ones(items, bool)
     for step in range(k):
         width = held.shape[1]
         place = (held[:, :, None] >= gains[:, None, :]).sum(axis=1)  # how many chosen ones stand before the item
@@ -244,11 +247,11 @@ def _greedy(
         after = np.concatenate([np.cumsum(moved[:, ::-1], axis=1)[:, ::-1], np.zeros((rankings, 1))], axis=1)
         new = np.append(factors, 0.0)[np.minimum(place, len(factors))] * gains
         total = np.take_along_axis(before + after, place, axis=1) + new
-        gain = np.where(free & _allowed(count, low, high, k - step)[group], total.sum(axis=0), -np.inf)
+        gain = np.where(free & bounds.allowed(count, k - step), total.sum(axis=0), -np.inf)
         item = int(np.flatnonzero(gain >= gain.max() - 1e-9 * max(1.0, abs(gain.max())))[0])
         chosen.append(item)
         free[item] = False
-        count[group[item]] += 1
+        count[bounds.group[item]] += 1
         held = -np.sort(-np.concatenate([held, gains[:, [item]]], axis=1), axis=1)[:, : len(factors)]
     return np.array(chosen, np.int64)
 
@@ -257,16 +260,14 @@ def _enumerate(
     gains: NDArray[np.float64],
     factors: NDArray[np.float64],
     k: int,
-    group: NDArray[np.int64],
-    low: NDArray[np.int64],
-    high: NDArray[np.int64],
+    bounds: _Bounds,
 ) -> NDArray[np.int64]:
     items = gains.shape[1]
     if math.comb(items, k) > _MOST:
         raise RivalsError(f"{math.comb(items, k):,} subsets are too many to try; use solver='milp' or 'greedy'")
     subsets = np.array(list(itertools.combinations(range(items), k)), np.int64)
-    counts = np.stack([(group[subsets] == g).sum(axis=1) for g in range(len(low))], axis=1)
-    subsets = subsets[((counts >= low) & (counts <= high)).all(axis=1)]
+    counts = np.stack([(bounds.group[subsets] == g).sum(axis=1) for g in range(len(bounds.low))], axis=1)
+    subsets = subsets[((counts >= bounds.low) & (counts <= bounds.high)).all(axis=1)]
     scores = np.zeros(len(subsets))
     for ranking in gains:
         scores += -np.sort(-ranking[subsets], axis=1)[:, : len(factors)] @ factors
@@ -278,9 +279,7 @@ def _programme(
     gains: NDArray[np.float64],
     factors: NDArray[np.float64],
     k: int,
-    group: NDArray[np.int64],
-    low: NDArray[np.int64],
-    high: NDArray[np.int64],
+    bounds: _Bounds,
 ) -> NDArray[np.int64]:
     """Solve: x chooses items, z[v, l, i] says that item i is ranking v's l-th best; z is whole wherever x is."""
     from scipy.optimize import Bounds, LinearConstraint, milp
@@ -291,11 +290,13 @@ def _programme(
     one_item = kron(eye_array(n * levels), np.ones((1, m)))  # every level of a ranking holds one item at most
     one_level = kron(eye_array(n), kron(np.ones((1, levels)), eye_array(m)))  # an item stands on one level, if chosen
     links = hstack([-kron(np.ones((n, 1)), eye_array(m)), one_level])
-    member = coo_array((np.ones(m), (group, np.arange(m))), shape=(len(low), m))
+    member = coo_array((np.ones(m), (bounds.group, np.arange(m))), shape=(len(bounds.low), m))
     constraints = [
         LinearConstraint(hstack([coo_array((n * levels, m)), one_item]).tocsr(), -np.inf, 1),
         LinearConstraint(links.tocsr(), -np.inf, 0),
-        LinearConstraint(hstack([member, coo_array((len(low), n * levels * m))]).tocsr(), low, high),
+        LinearConstraint(
+            hstack([member, coo_array((len(bounds.low), n * levels * m))]).tocsr(), bounds.low, bounds.high
+        ),
         LinearConstraint(np.concatenate([np.ones(m), np.zeros(n * levels * m)])[None], k, k),
     ]
     whole = np.concatenate([np.ones(m), np.zeros(n * levels * m)])

@@ -54,7 +54,7 @@ def scaling_ladder(
 
     Source: Bhagia et al. 2024, figures 1 and 3. Paper 62.
     """
-    alt = charts._altair()
+    alt = charts.load_altair()
     if ladder.law is None or ladder.link is None:
         raise RivalsError("the ladder is not fitted; call fit() first")
     if seen is not None and target is None:
@@ -86,7 +86,7 @@ def scaling_ladder(
         n, d = (float(column[rows[-1]]) for column in (ladder.params, ladder.tokens))
         end = float(ladder.loss[rows[-window:]].mean())
         runs.append({"size": _count(n), "tokens": d, "loss": end, "run": str(ladder.run[rows[-1]])})
-    ticks = charts._log_ticks(float(ladder.tokens[last].min()), top)
+    ticks = charts.log_ticks(float(ladder.tokens[last].min()), top)
     x = alt.X(
         "tokens:Q",
         title=f"{data} trained on (logarithmic scale)",
@@ -134,7 +134,7 @@ def scaling_ladder(
         left += _marked(alt, marks, x, y)
         right += _marked(alt, marks, across, up)
     panels = [panel.properties(width=_WIDTH, height=_HEIGHT) for panel in (left, right)]
-    chart = charts._style(alt.hconcat(*panels, spacing=40), title)
+    chart = charts.styled(alt.hconcat(*panels, spacing=40), title)
     below = f"{len(of_run)} runs of {len(set(ladder.params.tolist()))} sizes, {len(ladder.run):,} checkpoints"
     if target:
         forecast = marks[0]

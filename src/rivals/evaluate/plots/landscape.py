@@ -68,7 +68,7 @@ def loss_curves(
 
     Source: Li et al. (2018), section 3. Paper 92.
     """
-    alt = charts._altair()
+    alt = charts.load_altair()
     named: dict[str, Curve] = dict(curves) if isinstance(curves, Mapping) else {"": curves}
     rows: list[dict[str, Any]] = [
         {"system": name, "step": _short(x), "loss": _short(loss)}
@@ -88,14 +88,14 @@ def loss_curves(
         "loss:Q",
         title="mean loss (logarithmic scale)" if log else "mean loss",
         axis=alt.Axis(
-            domain=False, format="~g", **({"values": charts._log_ticks(*_ends(rows))} if log else {"tickCount": 5})
+            domain=False, format="~g", **({"values": charts.log_ticks(*_ends(rows))} if log else {"tickCount": 5})
         ),
         scale=alt.Scale(type="log", nice=False, padding=12) if log else alt.Scale(zero=False),
     )
     colour = alt.Color(
         "system:N",
         scale=alt.Scale(domain=list(colours), range=list(colours.values())),
-        legend=charts._legend({}) if len(named) > 1 else None,
+        legend=charts.legend_of({}) if len(named) > 1 else None,
     )
     tips = [alt.Tooltip("system:N"), alt.Tooltip("step:Q", format="~g"), alt.Tooltip("loss:Q", format=".4~g")]
     base = alt.Chart(alt.InlineData(rows)).encode(x=x, y=y, color=colour, tooltip=tips[len(named) == 1 :])
@@ -114,7 +114,7 @@ def loss_curves(
         "data, and one random direction is noisy: compare models on several, normalised by filter."
     )
     return Plot.of(
-        charts._finish(shown, width=width, height=260, description=title), title, reading, below=below, width=width
+        charts.finish(shown, width=width, height=260, description=title), title, reading, below=below, width=width
     )
 
 
@@ -143,7 +143,7 @@ def loss_surface(
 
     Source: Li et al. (2018), sections 3 and 7. Paper 92.
     """
-    alt = charts._altair()
+    alt = charts.load_altair()
     x, y, loss = (np.asarray(part, np.float64) for part in (surface.x, surface.y, surface.loss))
     if len(x) < 2 or len(y) < 2 or loss.shape != (len(x), len(y)):
         raise RivalsError(f"a surface needs 2 points or more along both axes; it has {len(x)}, {len(y)}, {loss.shape}")
@@ -179,7 +179,7 @@ def loss_surface(
     scales = [alt.Scale(domain=[float(e[0]), float(e[-1])], nice=False, zero=False) for e in (x, y)]
     x_axis = alt.X("x:Q", title=axes[0], scale=scales[0], axis=alt.Axis(grid=False, tickCount=6))
     y_axis = alt.Y("y:Q", title=axes[1], scale=scales[1], axis=alt.Axis(grid=False, tickCount=6))
-    ticks = {"values": charts._log_ticks(*_ends(rows))} if log else {}
+    ticks = {"values": charts.log_ticks(*_ends(rows))} if log else {}
     colour = alt.Color(
         "loss:Q",
         scale=alt.Scale(scheme="viridis", type="log" if log else "linear", nice=False, zero=False),
@@ -200,7 +200,7 @@ def loss_surface(
         contour = alt.Chart(alt.InlineData(lines)).mark_rule(color=_PATH, strokeWidth=1, opacity=0.45)
         shown += contour.encode(x=x_axis, y=y_axis, x2="x2:Q", y2="y2:Q")
     shown += _path(alt, np.zeros((1, 2)) if points is None else points, x_axis, y_axis)
-    chart = charts._finish(shown, width=_SIDE + 110, height=_SIDE, description=title)
+    chart = charts.finish(shown, width=_SIDE + 110, height=_SIDE, description=title)
     below = f"{len(x)} x {len(y)} points; cosine of the two directions {surface.cosine:.2f}"
     if missing := loss.size - len(rows):
         below += f"; {missing} points without a finite loss are left white"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rivals.errors import RivalsError
-from rivals.evaluate.charts import SURFACE, _altair
-from rivals.evaluate.report import _SCRIPTS, _json_for_html, _part, _with_variables
+from rivals.evaluate.charts import SURFACE, load_altair
+from rivals.evaluate.report import SCRIPTS, json_for_html, part_of, with_variables
 from rivals.files import atomic_file
 
 _CHARACTER = 6.2  # pixels of a character of a subtitle, on average
@@ -34,19 +34,19 @@ class Plot:
     @classmethod
     def of(cls, chart: Any, title: str, reading: str, *, below: str = "", width: int = 640) -> Plot:
         """Return the plot of a chart with its title above it and `below` under the title, wrapped at `width` pixels."""
-        alt = _altair()
+        alt = load_altair()
         head = alt.TitleParams(text=title, subtitle=textwrap.wrap(below, max(int(width / _CHARACTER), 20)))
         return cls(chart.properties(title=head), title, reading)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the Vega-Lite specification, checked against its schema."""
-        with _altair().data_transformers.enable(consolidate_datasets=False):
+        with load_altair().data_transformers.enable(consolidate_datasets=False):
             spec: dict[str, Any] = self.chart.to_dict()
         return spec
 
     def to_html(self) -> str:
         """Return a page that holds all it needs: it opens without a network, and follows the reader's light or dark."""
-        script = "\n".join(_part(name) for name in _SCRIPTS)
+        script = "\n".join(part_of(name) for name in SCRIPTS)
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
         return f"""<!doctype html>
@@ -58,13 +58,13 @@ class Plot:
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
 <title>{html.escape(self.title)}</title>
-<style>{_part("report.css")}
+<style>{part_of("report.css")}
 main {{ padding-top: 32px; }} [data-chart] svg {{ height: auto; }} figcaption {{ margin-top: 1rem; }}</style>
 </head>
 <body>
 <main><figure><div data-chart="plot"></div><figcaption>{html.escape(self.reading)}</figcaption></figure>
 <noscript><p>The chart needs JavaScript.</p></noscript></main>
-<script type="application/json" id="charts">{_json_for_html({"plot": _with_variables(self.to_dict())})}</script>
+<script type="application/json" id="charts">{json_for_html({"plot": with_variables(self.to_dict())})}</script>
 <script>{script}</script>
 </body>
 </html>
@@ -109,7 +109,7 @@ main {{ padding-top: 32px; }} [data-chart] svg {{ height: auto; }} figcaption {{
         spec = self.to_dict()
         spec["background"] = spec["config"]["background"] = SURFACE
         spec["config"]["padding"] = 16
-        version = ".".join(_altair().VEGALITE_VERSION.split(".")[:2])
+        version = ".".join(load_altair().VEGALITE_VERSION.split(".")[:2])
         if suffix == ".svg":
             text: str = vl_convert.vegalite_to_svg(spec, vl_version=version)
             return text

@@ -95,7 +95,7 @@ def reliability(
     >>> reliability(curve).chart.to_dict()["width"]
     440
     """
-    alt = charts._altair()
+    alt = charts.load_altair()
     named = dict(curves) if isinstance(curves, Mapping) else {"": curves}
     rows: list[dict[str, Any]] = []
     key: dict[str, str] = {}
@@ -134,7 +134,7 @@ def reliability(
     colour = alt.Color(
         "system:N",
         scale=alt.Scale(domain=list(colours), range=list(colours.values())),
-        legend=charts._legend(key, columns=1) if len(named) > 1 else None,
+        legend=charts.legend_of(key, columns=1) if len(named) > 1 else None,
     )
     tips = [
         alt.Tooltip("stated:Q", format=".3f", title="stated"),
@@ -152,7 +152,7 @@ def reliability(
     line = base.mark_line(strokeWidth=1.5, opacity=0.8).encode(y=y)
     size = alt.Size("part:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[25, 500]))
     dot = base.mark_point(filled=True, opacity=1).encode(y=y, size=size)
-    chart = charts._finish(
+    chart = charts.finish(
         diagonal.encode(x=x, y=y) + bar + line + dot, width=_SIDE, height=_SIDE - 60, description=title
     )
     reading = (

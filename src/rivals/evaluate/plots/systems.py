@@ -57,7 +57,7 @@ def rank_groups(evaluation: Evaluation, *, width: int = 460) -> Plot:
     Raises:
         RivalsError: altair is missing.
     """
-    alt = charts._altair()
+    alt = charts.load_altair()
     order, label = list(evaluation.order), measure_label(evaluation.primary)
     letters = {name: re.findall(r"\([a-z]+\d+\)|[a-z]", text) for name, text in evaluation.groups.items()}
     columns = sorted({letter for found in letters.values() for letter in found}, key=lambda found: (len(found), found))
@@ -91,7 +91,7 @@ def rank_groups(evaluation: Evaluation, *, width: int = 460) -> Plot:
     text = alt.Chart(alt.InlineData(places)).mark_text(fontSize=12, color=charts.INK).encode(x=x, y=y, text="text:N")
     tips = [alt.Tooltip("system:N"), alt.Tooltip("group:N")]
     right = (line + dot.encode(x=x, y=y, tooltip=tips) + text).properties(width=34 * (len(columns) + 1), height=height)
-    chart = charts._style(
+    chart = charts.styled(
         alt.hconcat(left, right, spacing=18).resolve_scale(y="independent"),
         f"{label} of every system, and the groups that the data cannot tell apart",
     )
