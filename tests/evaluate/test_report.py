@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,19 @@ def test_the_numbers_are_on_the_page(page: Path) -> None:
         "23 November 2026, 12:17 UTC",
     ):
         assert wanted in text, wanted
+
+
+def test_the_page_names_the_correction_that_was_used() -> None:
+    holm, benjamini = "corrected by Holm's method", "Benjamini and Hochberg"
+    for name, named, other in (("holm", holm, benjamini), ("benjamini-hochberg", benjamini, holm)):
+        text = " ".join(html.unescape(render(replace(example(), correction=name))).split())
+        assert named in text
+        assert other not in text
+    old = json.loads(example().to_json())
+    del old["correction"]  # as written before the field was there
+    assert ReportData.from_json(json.dumps(old)).correction == "holm"
+    with pytest.raises(RivalsError, match="correction is 'none'"):
+        replace(example(), correction="none")
 
 
 def test_the_page_points_nowhere(page: Path) -> None:

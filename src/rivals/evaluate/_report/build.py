@@ -29,6 +29,7 @@ class Measured(NamedTuple):
     tie_groups: tuple[tuple[str, ...], ...]
     comparisons: tuple[Comparison, ...]
     differences: tuple[Differences, ...]
+    correction: str
 
 
 def measured(
@@ -94,7 +95,8 @@ def measured(
         )
         for system, baseline in pairs
     )
-    return Measured(systems, primary, tuple(tuple(group) for group in members.values()), comparisons, differences)
+    groups = tuple(tuple(group) for group in members.values())
+    return Measured(systems, primary, groups, comparisons, differences, evaluation.correction)
 
 
 def worst_queries(

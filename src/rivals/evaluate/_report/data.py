@@ -69,7 +69,7 @@ class Comparison:
     measure: str
     difference: Interval  # system minus baseline
     p: float
-    p_corrected: float  # after Holm's correction
+    p_corrected: float  # after the report's correction
     effect_size: float | None = None
     detectable: float | None = None
 
@@ -230,6 +230,7 @@ class ReportData:
     worst_of: str = ""  # the system whose worst queries these are
     leakage: tuple[Overlap, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    correction: str = "holm"  # of the comparisons' p-values: "holm" or "benjamini-hochberg"
 
     def __post_init__(self) -> None:
         names = [system.name for system in self.systems]
@@ -237,6 +238,8 @@ class ReportData:
             raise RivalsError("a report needs at least one system; evaluate something first")
         if len(set(names)) != len(names):
             raise RivalsError(f"two systems of the report have the same name; the names are {', '.join(names)}")
+        if self.correction not in ("holm", "benjamini-hochberg"):
+            raise RivalsError(f"correction is '{self.correction}'; a report knows 'holm' and 'benjamini-hochberg'")
         for system in self.systems:
             if self.primary not in system.measures:
                 raise RivalsError(f"system '{system.name}' has no {self.primary}, the report's primary measure")

@@ -99,6 +99,20 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
+def correction(name: str) -> str:
+    """Return how p-values were corrected, and what that bounds.
+
+    >>> correction("holm")
+    "corrected by Holm's method for the number of tests"
+    """
+    if name == "benjamini-hochberg":
+        return (
+            "corrected by the method of Benjamini and Hochberg, "
+            "which bounds the expected share of false alarms among the differences found"
+        )
+    return "corrected by Holm's method for the number of tests"
+
+
 def duration(seconds: float) -> str:
     """Return a time span.
 
