@@ -18,6 +18,8 @@ from rivals.evaluate.report import (
     Overlap,
     ReportData,
     ScoreStage,
+    Slice,
+    Slices,
     Suspect,
     System,
     WorstQuery,
@@ -137,6 +139,16 @@ def example(queries: int = 850, *, hostile: bool = False, seed: int = 0) -> Repo
         tie_groups=(("BM25",), ("untrained encoder", "fusion"), ("trained encoder",), ("two stages",)),
         comparisons=comparisons,
         differences=differences,
+        slices=(
+            Slices(
+                "length",
+                tuple(
+                    Slice(label, n, {name: around(mean + shift, n, rng) for name, (mean, _, _) in SYSTEMS.items()})
+                    for label, n, shift in (("4 to 7 words", 312, 0.05), ("8 to 18 words", 538, -0.03))
+                ),
+                (f"two stages against BM25: no sign that the difference differs{HOSTILE if hostile else ''}.",),
+            ),
+        ),
         scores=scores,
         curves=(
             Curve("Retriever", loss, dev, "nDCG@10", kept),

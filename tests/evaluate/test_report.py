@@ -50,7 +50,7 @@ def test_html_nests_and_has_every_section(page: Path) -> None:
     parsed = Page(page.read_text(encoding="utf-8"))
     assert parsed.stack == []
     sections = [attrs["id"] for tag, attrs in parsed.tags if tag == "section"]
-    assert sections == ["results", "questions", "scores", "training", "mining", "worst", "leakage", "config"]
+    assert sections == ["results", "questions", "slices", "scores", "training", "mining", "worst", "leakage", "config"]
     links = {str(attrs["href"])[1:] for tag, attrs in parsed.tags if tag == "a"}
     assert links == set(sections)
     ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
@@ -72,6 +72,9 @@ def test_the_numbers_are_on_the_page(page: Path) -> None:
         "Recall@100",
         "Compared with BM25",
         "four times out of five",
+        "By length",
+        "4 to 7 words",
+        "no sign that the difference differs",
         "171,233",
         "same text as a positive",
         "Relevant test answers that are positives in train",
@@ -216,10 +219,11 @@ def test_parts_from_an_evaluation_and_its_runs() -> None:
     from rivals.data.run import Run
     from rivals.evaluate.evaluation import evaluate
 
-    queries = Collection([f"q{i}" for i in range(30)], [f"question {i}" for i in range(30)], name="query")
+    texts = [f"question {i}" if i < 20 else f"a longer question {i}" for i in range(30)]
+    queries = Collection([f"q{i}" for i in range(30)], texts, name="query")
     documents = Collection([f"d{i}" for i in range(40)], [f"answer {i}" for i in range(40)])
     judgements = Judgements.build(range(30), range(30), [1] * 30, queries=30, documents=40)
-    data = Dataset(queries, documents, judgements, name="tiny")
+    data = Dataset(queries, documents, judgements, name="tiny", splits={"test": np.arange(30)})
 
     def run(first: int) -> Run:  # the relevant document stands at place `first`
         order = [(q + (j - first) % 10) % 40 for q in range(30) for j in range(10)]
@@ -228,7 +232,7 @@ def test_parts_from_an_evaluation_and_its_runs() -> None:
         )
 
     runs = {"low": run(4), "high": run(0), "same": run(0)}
-    evaluation = evaluate(runs, data, baselines=["low"], resamples=200, permutations=200)
+    evaluation = evaluate(runs, data, baselines=["low"], slices=["length", "split"], resamples=200, permutations=200)
     parts = measured(evaluation, descriptions={"low": "weak"}, milliseconds={"high": 2.0}, pairs=[("high", "low")])
     worst = worst_queries(evaluation, runs, data, system="low", n=2)
     about = About("tiny", 40, {"test": 30}, 30, "nothing", "2026-01-01", 1.0, 0)
@@ -239,7 +243,12 @@ def test_parts_from_an_evaluation_and_its_runs() -> None:
     assert [hit.relevant for hit in worst[0].returned["high"]] == [True, False, False]
     assert worst[0].relevant == (f"answer {worst[0].id[1:]}",)
     assert worst[0].returned["high"][0].text == worst[0].relevant[0]
+    (view,) = report.slices  # all queries are in one split, so there is nothing to show by it
+    assert [(part.label, part.queries) for part in view.slices] == [("2 words", 20), ("4 words", 10)]
+    assert view.slices[1].means["low"].value == pytest.approx(1 / math.log2(6))
+    assert any("Too small to be tested" in line for line in view.findings)
     assert ReportData.from_json(report.to_json()).systems == report.systems
+    assert ReportData.from_json(report.to_json()).slices == report.slices
     assert "The best systems are high and same" in " ".join(Page(render(report)).texts)
     with pytest.raises(RivalsError, match="no system is called 'nobody'"):
         measured(evaluation, milliseconds={"nobody": 1.0})

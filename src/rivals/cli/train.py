@@ -147,7 +147,7 @@ def _run(config: ExperimentConfig, dataset: Dataset, output: str, *, resume: boo
         raise KeyboardInterrupt(how) from None
     if not experiment.world.is_main:
         return
-    console.print(experiment.evaluation)
+    console.print(replace(experiment.evaluation, slices=()))  # the report shows them
     for name, milliseconds in experiment.milliseconds.items():
         say(f"  {name}: {milliseconds:.1f} ms per query")
     spent = sum(experiment.folder.seconds().values())

@@ -79,8 +79,7 @@ def comparison_table(evaluation: Evaluation, measure: str) -> Table:
 def slice_table(evaluation: Evaluation, view: SliceView) -> Table:
     """Return one view by slices: the primary measure of every system, the difference to the first baseline, and the
     tests whether differences differ between slices."""
-    lines = [_slice_sentence(evaluation, test) for test in view.tests]
-    table = _table(f"{evaluation.primary} by {view.slicing.by}", "\n".join([*lines, *view.cautions]))
+    table = _table(f"{evaluation.primary} by {view.slicing.by}", "\n".join(slice_findings(evaluation, view)))
     table.add_column("slice")
     table.add_column("queries", justify="right", no_wrap=True)
     table.add_column("system", no_wrap=True)
@@ -97,6 +96,11 @@ def slice_table(evaluation: Evaluation, view: SliceView) -> Table:
                 row.append(_signed(*tested[system].differences[i]) if system in tested else "")
             table.add_row(*row)
     return table
+
+
+def slice_findings(evaluation: Evaluation, view: SliceView) -> list[str]:
+    """Return what the tests between slices say, a line each, and what to mind."""
+    return [*(_slice_sentence(evaluation, test) for test in view.tests), *view.cautions]
 
 
 def condensed_table(evaluation: Evaluation) -> Table:

@@ -46,6 +46,7 @@ DESCRIPTIONS = {
     "retriever": "the encoder trained here",
     "two-stage": "bm25 and the trained retriever, then the second stage",
 }
+SLICES = ("length", "relevant")
 MEASURES = ("nDCG@10", "RR@10", "R@10", "R@100", "P@1")
 _DEV_POOL_DEPTH = 5
 _TIMED_QUERIES = 20
@@ -294,7 +295,12 @@ class Experiment:
             self.runs[name] = system(self.test.queries, k)
             self.milliseconds[name] = self._latency(system)
         evaluation = evaluate(
-            self.runs, self.test, measures=MEASURES, baselines=("bm25", "untrained", "retriever"), seed=self.config.seed
+            self.runs,
+            self.test,
+            measures=MEASURES,
+            baselines=("bm25", "untrained", "retriever"),
+            slices=SLICES,
+            seed=self.config.seed,
         )
         self._save_runs()
         self.folder.write_json("metrics.json", _decoded(evaluation.to_json()))

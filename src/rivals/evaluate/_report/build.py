@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rivals.errors import RivalsError
-from rivals.evaluate._report.data import Comparison, Differences, Hit, Interval, System, WorstQuery
+from rivals.evaluate._report.data import Comparison, Differences, Hit, Interval, Slice, Slices, System, WorstQuery
 from rivals.evaluate._report.words import clip
+from rivals.evaluate.tables import slice_findings
 
 if TYPE_CHECKING:
     from rivals.data.dataset import Dataset
@@ -30,6 +31,7 @@ class Measured(NamedTuple):
     comparisons: tuple[Comparison, ...]
     differences: tuple[Differences, ...]
     correction: str
+    slices: tuple[Slices, ...]
 
 
 def measured(
@@ -96,7 +98,30 @@ def measured(
         for system, baseline in pairs
     )
     groups = tuple(tuple(group) for group in members.values())
-    return Measured(systems, primary, groups, comparisons, differences, evaluation.correction)
+    return Measured(systems, primary, groups, comparisons, differences, evaluation.correction, _slices(evaluation))
+
+
+def _slices(evaluation: Evaluation) -> tuple[Slices, ...]:
+    """The views that have something to compare."""
+    return tuple(
+        Slices(
+            view.slicing.by,
+            tuple(
+                Slice(
+                    label,
+                    size,
+                    {
+                        name: _interval(*view.intervals[name][evaluation.primary][place][:3])
+                        for name in evaluation.systems
+                    },
+                )
+                for place, (label, size) in enumerate(zip(view.slicing.labels, view.slicing.sizes, strict=True))
+            ),
+            tuple(slice_findings(evaluation, view)),
+        )
+        for view in evaluation.slices
+        if len(view.slicing.labels) > 1
+    )
 
 
 def worst_queries(

@@ -85,6 +85,24 @@ class Differences:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """Queries of one kind: how many they are, and each system's mean on the report's primary measure."""
+
+    label: str
+    queries: int
+    means: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The test queries split by one property; `findings` say whether differences differ between slices, and what to mind."""
+
+    by: str
+    slices: tuple[Slice, ...]
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ScoreStage:
     """Histograms of one model's scores: bin edges (n + 1), counts (n) of positives, negatives, marked false negatives.
 
@@ -223,6 +241,7 @@ class ReportData:
     tie_groups: tuple[tuple[str, ...], ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     differences: tuple[Differences, ...] = ()
+    slices: tuple[Slices, ...] = ()
     scores: tuple[ScoreStage, ...] = ()
     curves: tuple[Curve, ...] = ()
     mining: Mining | None = None
@@ -246,6 +265,7 @@ class ReportData:
         named = {name for group in self.tie_groups for name in group}
         named |= {name for c in self.comparisons for name in (c.system, c.baseline)}
         named |= {name for d in self.differences for name in (d.system, d.baseline)}
+        named |= {name for view in self.slices for part in view.slices for name in part.means}
         named |= {name for query in self.worst for name in (*query.values, *query.returned)}
         named |= {self.worst_of} - {""}
         if unknown := sorted(named - set(names)):
