@@ -1,4 +1,9 @@
-"""InfoNCE over a large batch, forward and backward on embeddings, against MultipleNegativesRankingLoss."""
+"""InfoNCE over a large batch, forward and backward on embeddings, against MultipleNegativesRankingLoss.
+
+Both gradients are held against the direct formula in float64. The peer's stand further from it than ours: autograd
+pushes on a positive with p - 1, which loses digits once p is near 1, where ours takes 1 - p from the negatives' sum.
+So the difference between the two says little about ours, and the target asks for the distance from float64.
+"""
 
 from __future__ import annotations
 
@@ -55,11 +60,17 @@ def workload(quick: bool) -> Workload:
         )
 
     def checks(results: dict[str, Any]) -> dict[str, float]:
-        theirs = results.pop("sentence-transformers MNRL", None)
-        if theirs is None:
-            return {}
-        names = {"rivals, fused": "gradient difference", "rivals, fused, bfloat16 products": "in bfloat16"}
-        return {names[name]: _difference(own, theirs) for name, own in results.items()}
+        truth = _in_float64(queries, documents)
+        names = {
+            "rivals, fused": "gradient error",
+            "rivals, fused, bfloat16 products": "in bfloat16",
+            "sentence-transformers MNRL": "the peer's gradient error",
+        }
+        figures = {names[name]: _difference(found, truth) for name, found in results.items()}
+        if "sentence-transformers MNRL" in results:
+            own, theirs = results["rivals, fused"], results["sentence-transformers MNRL"]
+            figures["gradient difference"] = _difference(own, theirs)
+        return figures
 
     return Workload(
         what=f"InfoNCE forward and backward, B = {size:,}, D = {width}, float32",
@@ -70,7 +81,7 @@ def workload(quick: bool) -> Workload:
         targets=[
             Target("at most 0.6x the time of MultipleNegativesRankingLoss", "time", 0.6, at_least=False),
             Target("at most 0.3x its extra memory", "memory", 0.3, at_least=False),
-            Target("equal gradients, relative to the largest", "gradient difference", 1e-5, at_least=False),
+            Target("gradients as in float64, relative to the largest", "gradient error", 1e-5, at_least=False),
         ],
         checks=checks,
         missing=missing,
@@ -84,6 +95,16 @@ def _peer() -> Any:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     return MultipleNegativesRankingLoss(torch.nn.Identity(), scale=_SCALE)  # type: ignore[arg-type]
+
+
+def _in_float64(queries: Any, documents: Any) -> Any:
+    """Return both gradients by the formula itself, in float64."""
+    import torch
+    from torch.nn.functional import cross_entropy, normalize
+
+    left, right = (rows.detach().double().requires_grad_() for rows in (queries, documents))
+    logits = _SCALE * normalize(left, dim=-1) @ normalize(right, dim=-1).T
+    return torch.autograd.grad(cross_entropy(logits, torch.arange(len(left))), (left, right))
 
 
 def _difference(own: Any, theirs: Any) -> float:

@@ -77,6 +77,7 @@ def test_figures_are_complete(report: dict[str, Any], case: str) -> None:
         ("rescoring", "queries with the same list in float32", 0.5, 1),
         ("rescoring", "rank correlation of our scores with float32", 0.9, 1),
         ("info_nce", "gradient difference", 0, 1e-5),
+        ("info_nce", "gradient error", 0, 1e-5),
         ("metric_learning/multi_similarity", "gradient difference", 0, 1e-4),
         ("metric_learning/circle", "gradient difference", 0, 1e-4),
         ("metric_learning/triplet_hard", "value difference", 0, 1e-5),

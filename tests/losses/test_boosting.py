@@ -136,6 +136,56 @@ def test_lambdamart_by_loops(top: int | None, norm: bool) -> None:
             assert found.curvature[row, mask[row]].tolist() == pytest.approx([scale * h for h in curvature])
 
 
+def measured(metric: str, y: list[float], top: int | None) -> float:
+    """A measure of relevance in rank order, by loops."""
+    value, left, seen = 0.0, 1.0, 0
+    for p, grade in enumerate(y[:top]):
+        seen += grade > 0
+        if metric == "mrr" and grade > 0:
+            return 1 / (p + 1)
+        if metric == "map" and grade > 0:
+            value += seen / (p + 1) / sum(g > 0 for g in y)
+        if metric == "err":
+            value, left = value + left * grade / (p + 1), left * (1 - grade)
+    return value
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("top", [None, 1, 3])
+@pytest.mark.parametrize("metric", ["mrr", "map", "err"])
+def test_lambdamart_weights_are_what_a_swap_changes(metric: Any, top: int | None, norm: bool) -> None:
+    """Paper 47: every pair of unequal relevance, weighed by the measure before and after the two trade places."""
+    scores, relevance, mask = problem(9)
+    relevance = relevance / 3 if metric == "err" else relevance
+    found = lambdamart_gradients(scores, relevance, mask, metric=metric, top=top, norm=norm)
+    moved = False
+    for row, (s, y) in enumerate(inside(scores, relevance, mask)):
+        order = sorted(range(len(s)), key=lambda i: -s[i])
+        gradient, strength = [0.0] * len(s), 0.0
+        for a, c in itertools.combinations(range(len(s)), 2):
+            i, j = (order[a], order[c]) if y[order[a]] > y[order[c]] else (order[c], order[a])
+            if y[i] == y[j]:
+                continue
+            grades = [y[place] for place in order]
+            before = measured(metric, grades, top)
+            grades[a], grades[c] = grades[c], grades[a]
+            weight = abs(measured(metric, grades, top) - before) / (0.01 + abs(s[i] - s[j]) if norm else 1.0)
+            pull = weight * sigmoid(s[j] - s[i])
+            gradient[i], gradient[j] = gradient[i] - pull, gradient[j] + pull
+            strength += 2 * pull
+        moved |= strength > 0
+        scale = math.log2(1 + strength) / strength if norm and strength else 1.0
+        assert found.gradient[row, mask[row]].tolist() == pytest.approx([scale * g for g in gradient], abs=1e-12)
+    assert moved
+    assert all((part[~mask] == 0).all() for part in found)
+    assert lambdamart_gradients(scores[:, :0], relevance[:, :0], metric=metric).gradient.shape == (3, 0)
+
+
+def test_lambdamart_refuses_grades_as_chances() -> None:
+    with pytest.raises(RivalsError, match="chance of stopping"):
+        lambdamart_gradients(S, Y, metric="err")
+
+
 def test_lambdamart_at_equal_scores_and_without_pairs() -> None:
     """Equal scores of a whole list are not divided by 0.01; lists without pairs give 0, not NaN."""
     flat = torch.zeros(1, 2, dtype=torch.float64)

@@ -14,10 +14,12 @@ from rivals.losses import (
     PREFERENCE_STRUCTURES,
     PreferenceStructure,
     decompile_preference,
+    preference_formulas,
     preference_loss,
     preference_structure_loss,
     preference_structures,
 )
+from rivals.losses._truth_tables import shortest_terms
 
 P = torch.tensor([[0.6, 0.3]], dtype=torch.float64)
 KNOWN = {"ce": 0.510826, "ce_unlikelihood": 0.867501, "cpo": 0.405465, "orpo": 0.251314, "uncpo": 0.127833}
@@ -192,3 +194,78 @@ def test_bad_input_is_named() -> None:
     ):
         with pytest.raises(RivalsError, match=message):
             bad()
+
+
+# ---------------------------------------------------------------------------------- formulas
+
+
+def test_formulas_of_known_losses() -> None:
+    """Paper 95, the table of known losses."""
+    known = {
+        "ce": ("W", "true", "false"),
+        "ce_unlikelihood": ("W and not L", "true", "false"),
+        "cpo": ("L -> W", "W or L", "W and L"),
+        "orpo": ("L -> W", "W xor L", "false"),
+        "uncpo": ("L -> W", "true", "false"),
+    }
+    for name, expected in known.items():
+        assert preference_formulas(PREFERENCE_STRUCTURES[name], ["W", "L"]) == expected
+    assert preference_formulas(PREFERENCE_STRUCTURES["npo"], ["L", "Rl"]) == ("L -> Rl", "L or Rl", "L and Rl")
+    dpo = preference_formulas(PREFERENCE_STRUCTURES["dpo"], ["W", "L", "Rw", "Rl"])
+    assert dpo == ("(L and Rw) -> (W and Rl)", "(W and Rl) or (L and Rw)", "W and L and Rw and Rl")
+    assert preference_formulas(PreferenceStructure.from_rows("tbbt"))[0] == "X1 <-> X2"
+
+
+def holds(formula: str, **values: bool) -> bool:
+    """Evaluate a formula with Python's own logic."""
+    if " -> " in formula:
+        left, right = formula.split(" -> ")
+        return not holds(left, **values) or holds(right, **values)
+    return bool(eval(formula.replace("<->", "==").replace("xor", "!="), {"true": True, "false": False}, values))
+
+
+@pytest.mark.parametrize("atoms", [2, 3, 4])
+def test_formulas_are_true_in_their_rows(atoms: int) -> None:
+    names = [f"X{number + 1}" for number in range(atoms)]
+    generator = torch.Generator().manual_seed(atoms)
+    for _ in range(150):
+        drawn = torch.randint(0, 4, (1 << atoms,), generator=generator).tolist()
+        rows = "".join("xtb-"[row] for row in drawn)
+        if not (set(rows) & set("xt") and set(rows) & set("xb")):
+            continue
+        structure = PreferenceStructure.from_rows(rows)
+        tables = (structure.core, structure.condition, structure.additive)
+        for formula, table in zip(preference_formulas(structure), tables, strict=True):
+            for values, wanted in zip(itertools.product((True, False), repeat=atoms), table, strict=True):
+                assert holds(formula, **dict(zip(names, values, strict=True))) == wanted, formula
+
+
+def test_formulas_are_the_shortest() -> None:
+    """Against every disjunction of fewer terms, for all tables of three atoms."""
+    every = list(itertools.product((True, False, None), repeat=3))
+    corners = list(itertools.product((True, False), repeat=3))
+
+    def table_of(term: tuple[bool | None, ...]) -> int:
+        meets = [all(v in (None, c) for v, c in zip(term, corner, strict=True)) for corner in corners]
+        return sum(bit << place for place, bit in enumerate(meets))
+
+    fewest = {0: (0, 0)}
+    for count in range(1, 5):
+        for terms in itertools.combinations(every, count):
+            found = 0
+            for term in terms:
+                found |= table_of(term)
+            cost = (count, sum(value is not None for term in terms for value in term))
+            fewest[found] = min(fewest.get(found, cost), cost)
+    assert len(fewest) == 256
+    for number, cost in fewest.items():
+        table = [bool(number >> place & 1) for place in range(8)]
+        terms = shortest_terms(table)
+        assert (len(terms), sum(value is not None for term in terms for value in term)) == cost
+
+
+def test_formulas_refuse_names_that_do_not_fit() -> None:
+    with pytest.raises(RivalsError, match="2 different names"):
+        preference_formulas(PREFERENCE_STRUCTURES["cpo"], ["W", "W"])
+    with pytest.raises(RivalsError, match="up to 6 atoms"):
+        preference_formulas(PreferenceStructure.from_rows("tb" * 64))

@@ -20,6 +20,7 @@ from rivals.losses import (
     log_cosh_loss,
     poisson_loss,
     quantile_loss,
+    root_mean_squared_error_loss,
     smooth_l1_loss,
     squared_error_loss,
     wing_loss,
@@ -137,3 +138,34 @@ def test_weights_and_reductions() -> None:
 def test_bad_options(loss: Callable[..., torch.Tensor], options: dict[str, float]) -> None:
     with pytest.raises(RivalsError, match=rf"^{next(iter(options))} must"):
         loss(SCORES, TARGETS, **options)
+
+
+def test_root_mean_squared_error_by_hand() -> None:
+    """Paper 21: errors t - levels s, the root of every list's mean, then the mean of the lists."""
+    scores = torch.tensor([[0.5, 0.25, 9.0], [1.0, 0.0, 0.5], [7.0, 7.0, 7.0]], dtype=torch.float64)
+    targets = torch.tensor([[4.0, 0.0, -5.0], [4.0, 3.0, 0.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, False], [True] * 3, [False] * 3])
+    found = root_mean_squared_error_loss(scores, targets, mask, levels=4.0, reduction="none")
+    wanted = [math.sqrt((2**2 + 1) / 2), math.sqrt((0 + 9 + 4) / 3), 0.0]
+    assert found.tolist() == pytest.approx(wanted)
+    mean = root_mean_squared_error_loss(scores, targets, mask, levels=4.0)
+    assert mean.item() == pytest.approx(sum(wanted) / 2)
+
+
+def test_root_mean_squared_error_against_its_relations() -> None:
+    whole = root_mean_squared_error_loss(SCORES.reshape(1, -1), TARGETS.reshape(1, -1))
+    torch.testing.assert_close(whole, squared_error_loss(SCORES, TARGETS).sqrt())
+    alone = root_mean_squared_error_loss(SCORES.unsqueeze(-1), TARGETS.unsqueeze(-1))
+    torch.testing.assert_close(alone, absolute_error_loss(SCORES, TARGETS))
+    weight = torch.tensor([[2.0, 0.0, 1.0]], dtype=torch.float64)
+    twice = root_mean_squared_error_loss(SCORES[:1, [0, 0, 2]], TARGETS[:1, [0, 0, 2]])
+    torch.testing.assert_close(root_mean_squared_error_loss(SCORES[:1, :3], TARGETS[:1, :3], weight=weight), twice)
+
+
+def test_root_mean_squared_error_without_an_error_has_no_slope() -> None:
+    scores = TARGETS.clone().requires_grad_()
+    root_mean_squared_error_loss(scores, TARGETS).backward()
+    assert scores.grad is not None
+    assert (scores.grad == 0).all()
+    with pytest.raises(RivalsError, match="levels"):
+        root_mean_squared_error_loss(SCORES, TARGETS, levels=0.0)

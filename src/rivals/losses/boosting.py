@@ -20,6 +20,7 @@ from rivals.losses._common import (
 )
 from rivals.losses._fused.pairs import Logistic, PairTerm, pair_derivatives, tied_pairs
 from rivals.losses._gains import Denominator, Gain, check_depth, graded_gains, ideal_dcg, rank_discounts
+from rivals.losses._swaps import SwapMetric, swap_changes
 
 __all__ = ["PairGradients", "lambdamart_gradients", "pairwise_logistic_gradients", "stochastic_rank_gradients"]
 
@@ -83,28 +84,34 @@ def lambdamart_gradients(
     relevance: Tensor,
     mask: Tensor | None = None,
     *,
+    metric: SwapMetric = "ndcg",
     top: int | None = None,
     gain: Gain = "linear",
     denominator: Denominator = "log",
     sigma: float = 1.0,
     norm: bool = True,
 ) -> PairGradients:
-    """Return LambdaMART's gradients and second derivatives of every list, its pairs weighted by the change of NDCG.
+    """Return LambdaMART's gradients and second derivatives, its pairs weighted by what swapping them does to a measure.
 
-    v_ij = (g_i - g_j) |D_a - D_c| / best DCG@top for y_i > y_j at places a and c, at least one of them in the top. With
-    `norm`, v_ij is divided by 0.01 + |s_i - s_j| (unless all scores of the list are equal), and gradient and curvature
-    are multiplied by log2(1 + S) / S, S twice the sum of the pairs' absolute gradients. The gradient is that of a loss:
-    go against it.
+    "ndcg": v_ij = (g_i - g_j) |D_a - D_c| / best DCG@top for y_i > y_j at places a and c, at least one of them in the top.
+    "mrr", "map" (relevant: y > 0) and "err" (y the chance of stopping): v_ij is the change of the reciprocal rank, the
+    average precision or the expected reciprocal rank at `top` when the two trade places. With `norm`, v_ij is divided
+    by 0.01 + |s_i - s_j| (unless all scores of the list are equal), and gradient and curvature are multiplied by
+    log2(1 + S) / S, S twice the sum of the pairs' absolute gradients. The gradient is that of a loss: go against it.
 
-    Shapes: scores, relevance, mask [..., C] -> three tensors [..., C]; absent candidates get 0.
-    Source: Burges (2010), LambdaMART; CatBoost's LambdaMart. Paper 47. CatBoost hands the descent gradient to its
-    trees as if it were the ascent one; here the sign is that of the loss.
-    Raises: RivalsError: as `lambda_loss`; top < 1, sigma <= 0, an unknown gain or denominator.
+    Shapes: scores, relevance, mask [..., C] -> three tensors [..., C]; absent candidates get 0. Every measure but
+    "ndcg" takes memory [..., C, C].
+    Source: Burges (2010), LambdaMART; CatBoost's LambdaMart; Donmez et al. (2009) for the other measures. Paper 47.
+    `yeti_weights` has CatBoost's weights of MRR and MAP, which are changes only between neighbours. CatBoost hands the
+    descent gradient to its trees as if it were the ascent one; here the sign is that of the loss.
+    Raises: RivalsError: as `lambda_loss`; top < 1, sigma <= 0, relevance above 1 with metric "err", an unknown metric,
+    gain or denominator.
 
     >>> scores, relevance = torch.tensor([[0.3, -0.2, 0.5, 1.1]]), torch.tensor([[2.0, 0.0, 1.0, 0.0]])
     >>> lambdamart_gradients(scores, relevance, norm=False).gradient
     tensor([[-0.3095,  0.0452, -0.0885,  0.3528]])
     """
+    check_choice(metric, get_args(SwapMetric), "metric")
     check_depth(top, "top")
     check_positive(sigma, "sigma")
     check_choice(gain, get_args(Gain), "gain")
@@ -123,7 +130,11 @@ def lambdamart_gradients(
         swap = (first[0] - second[0]) * (first[1] - second[1]).abs() * (first[2] | second[2])
         return swap / torch.where(first[3] > 0, 0.01 + (first[4] - second[4]).abs(), 1.0)
 
-    term = PairTerm(change, (gains, discounts, in_top, divides, lists.scores))
+    term: PairTerm | Tensor = PairTerm(change, (gains, discounts, in_top, divides, lists.scores))
+    if metric != "ndcg":
+        apart = 0.01 + (lists.scores.unsqueeze(-1) - lists.scores.unsqueeze(-2)).abs()
+        term = swap_changes(lists.relevance, lists.mask, ranks, metric, top)
+        term = term / torch.where(divides.unsqueeze(-1) > 0, apart, 1.0)
     better, worse = pair_derivatives(lists, Logistic(sigma), pair_weight=term)
     gradient, curvature = better.slope - worse.slope, better.curvature + worse.curvature
     if norm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +22,14 @@ from rivals.losses._common import (
 )
 from rivals.losses._preference_scores import SURE, check_not_above_zero
 from rivals.losses._preference_structures import link_loss
+from rivals.losses._truth_tables import formula_text
 from rivals.losses.preference_forms import Link, PreferenceForm
 
 __all__ = [
     "PREFERENCE_STRUCTURES",
     "PreferenceStructure",
     "decompile_preference",
+    "preference_formulas",
     "preference_structure_loss",
     "preference_structures",
 ]
@@ -189,6 +191,37 @@ def decompile_preference(top: Callable[..., float], bottom: Callable[..., float]
                     raise RivalsError(f"{name} must be linear in each probability; it is not in argument {atom}")
         tables.append(tuple(value > 0.5 for value in corners))
     return PreferenceStructure(*tables)
+
+
+def preference_formulas(structure: PreferenceStructure, names: Sequence[str] = ()) -> tuple[str, str, str]:
+    """Write a structure as its core formula P, its condition C and its additive constraint A.
+
+    Each is the shortest disjunction of terms that is true in the same rows (fewest terms, then fewest literals), with
+    "xor", "<->" and "->" where they say the same. Equal formulas mean equal structures, not equal losses: link, beta
+    and the division by length are not in them.
+
+    Args: names: one an atom, X1, X2 and so on by default.
+
+    Source: Richardson et al. (2024), section 4; the terms by McCluskey (1956), Minimization of Boolean functions.
+    Paper 95.
+
+    Raises RivalsError: names that are not one an atom, or alike; more than 6 atoms.
+
+    >>> preference_formulas(PREFERENCE_STRUCTURES["cpo"], ["W", "L"])
+    ('L -> W', 'W or L', 'W and L')
+    >>> preference_formulas(PREFERENCE_STRUCTURES["dpo"], ["W", "L", "Rw", "Rl"])[0]
+    '(L and Rw) -> (W and Rl)'
+    """
+    atoms = structure.atoms
+    if atoms > 6:
+        raise RivalsError(f"formulas are written for up to 6 atoms; the structure has {atoms}")
+    names = tuple(names) or tuple(f"X{atom + 1}" for atom in range(atoms))
+    if len(names) != atoms or len(set(names)) != atoms:
+        raise RivalsError(f"names must be {atoms} different names, one an atom; got {list(names)}")
+    core, condition, additive = (
+        formula_text(table, names) for table in (structure.core, structure.condition, structure.additive)
+    )
+    return core, condition, additive
 
 
 def preference_structures(atoms: int = 2) -> Iterator[PreferenceStructure]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rivals.models.safe_sharing import SafeSharing
     from rivals.models.scored_tokens import ScoredTokens
     from rivals.models.simplex import HistoryMixer, SimpleX
+    from rivals.models.target_words import mark_target
 
 _HOME = {
     "BagClassifier": "bag_classifier",
@@ -73,6 +74,7 @@ _HOME = {
     "load_lora": "lora",
     "load_reranker": "rerank",
     "load_small_encoder": "images",
+    "mark_target": "target_words",
     "max_passage": "passages",
     "max_sim": "late_interaction",
     "max_sim_pairs": "late_interaction",
@@ -116,6 +118,7 @@ __all__ = [
     "load_lora",
     "load_reranker",
     "load_small_encoder",
+    "mark_target",
     "max_passage",
     "max_sim",
     "max_sim_pairs",
