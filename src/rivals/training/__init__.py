@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rivals.training.dual_head import AlignedGradients, DualHeadObjective
     from rivals.training.exchange import Follow, generate_negatives, newest_negatives, publish_negatives
     from rivals.training.executor import CachedGradients, GradientCache, Plain, cached_backward, cached_loss
+    from rivals.training.forking import Merge, TaskMixture, fork_merge, rank_auxiliaries, task_mixtures
     from rivals.training.late_interaction import (
         LateInteractionObjective,
         MultiGranularObjective,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rivals.training.multi_task import CombinedGradients, MultiTaskObjective, SharingReport, sharing_report
     from rivals.training.negatives import Negatives
     from rivals.training.phased import Phased
+    from rivals.training.query_batches import QueryBatches
     from rivals.training.ranker import ListObjective, ScorerObjective, TaughtObjective
     from rivals.training.refresh import Refresh
     from rivals.training.regime import Regime, Together
@@ -53,6 +55,7 @@ _HOME = {
     "LiveQueryObjective": "live_query",
     "LoopConfig": "loop",
     "MappedVectors": "vector_scorers",
+    "Merge": "forking",
     "MultiGranularObjective": "late_interaction",
     "MultiTaskObjective": "multi_task",
     "Negatives": "negatives",
@@ -62,6 +65,7 @@ _HOME = {
     "Phases": "schedules",
     "Plain": "executor",
     "Progressive": "schedules",
+    "QueryBatches": "query_batches",
     "Refresh": "refresh",
     "Regime": "regime",
     "RetrieverConfig": "retriever_config",
@@ -73,6 +77,7 @@ _HOME = {
     "Stages": "schedules",
     "Staleness": "staleness",
     "SupervisedObjective": "supervised",
+    "TaskMixture": "forking",
     "TaughtObjective": "ranker",
     "Together": "regime",
     "TrainingResult": "loop",
@@ -81,10 +86,13 @@ _HOME = {
     "cached_loss": "executor",
     "fit": "loop",
     "fit_safe": "safe_sharing",
+    "fork_merge": "forking",
     "generate_negatives": "exchange",
     "newest_negatives": "exchange",
     "publish_negatives": "exchange",
+    "rank_auxiliaries": "forking",
     "sharing_report": "multi_task",
+    "task_mixtures": "forking",
     "train_late_interaction": "late_interaction",
     "train_retriever": "retriever",
 }
@@ -109,6 +117,7 @@ __all__ = [
     "LiveQueryObjective",
     "LoopConfig",
     "MappedVectors",
+    "Merge",
     "MultiGranularObjective",
     "MultiTaskObjective",
     "Negatives",
@@ -118,6 +127,7 @@ __all__ = [
     "Phases",
     "Plain",
     "Progressive",
+    "QueryBatches",
     "Refresh",
     "Regime",
     "RetrieverConfig",
@@ -129,6 +139,7 @@ __all__ = [
     "Stages",
     "Staleness",
     "SupervisedObjective",
+    "TaskMixture",
     "TaughtObjective",
     "Together",
     "TrainingResult",
@@ -137,10 +148,13 @@ __all__ = [
     "cached_loss",
     "fit",
     "fit_safe",
+    "fork_merge",
     "generate_negatives",
     "newest_negatives",
     "publish_negatives",
+    "rank_auxiliaries",
     "sharing_report",
+    "task_mixtures",
     "train_late_interaction",
     "train_retriever",
 ]

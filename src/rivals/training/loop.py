@@ -113,6 +113,7 @@ def fit(
     world: World = World(),  # noqa: B008 - frozen
     executor: Executor | None = None,
     regime: Regime | None = None,
+    until: int | None = None,
     description: str = "Training",
 ) -> TrainingResult:
     """Train `objective.model` in place and leave the best weights in it.
@@ -122,6 +123,7 @@ def fit(
         regime: what trains when, and what is refreshed when; None = everything, nothing.
         folder: where checkpoints, `log.jsonl` and the best weights go; None keeps everything in memory.
         resume: go on from the newest checkpoint in `folder`, if there is one; without it, what an earlier run left there is removed.
+        until: pause after this step, with a checkpoint; the schedule stays that of the whole, and `resume` goes on. None = to the end.
 
     Raises:
         RivalsError: a loss or gradient that is not finite, a full disk, no memory left (each time the last checkpoint stays as
@@ -138,6 +140,9 @@ def fit(
     if total == 0:
         raise RivalsError("there is nothing to train on: no query has a positive document")
     optimizer = make_optimizer(model, config, getattr(objective, "rates", {}))
+    if until is not None and until < 1:
+        raise RivalsError(f"until must be a step of 1 or more to pause after, not {until}")
+    last = total if until is None else min(until, total)
     evaluate_at = {math.ceil(total * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     options = {**asdict(config), "steps_per_epoch": per_epoch, **getattr(objective, "options", {})}
     keeper = Keeper(model, optimizer, folder, options, world, regime)
@@ -145,9 +150,9 @@ def fit(
     started = last_saved = time.monotonic()
     spent_before = result.seconds
     model.train()
-    with progress(description, total, show=world.is_main) as advance:
+    with progress(description, last, show=world.is_main) as advance:
         advance(result.steps)
-        for step in range(result.steps, total):
+        for step in range(result.steps, last):
             if result.stopped_early:
                 break
             with explained(step + 1, folder):
@@ -171,7 +176,7 @@ def fit(
                 if folder is not None and (
                     time.monotonic() - last_saved >= config.checkpoint_seconds
                     or step + 1 in evaluate_at
-                    or step + 1 == total
+                    or step + 1 == last
                 ):
                     keeper.save(result)
                     last_saved = time.monotonic()

@@ -84,7 +84,12 @@ class MultiTaskObjective:
         self.main = tuple(main or tasks)
         learnt = isinstance(self.weighting, nn.Module) and any(True for _ in self.weighting.parameters())
         self.model = nn.ModuleDict({"model": model, "weighting": self.weighting}) if learnt else model  # type: ignore[dict-item]
-        self.options = {"tasks": list(tasks), "mixing": mixing, "temperature": self.temperature, "mixing_seed": seed}
+        self.options: dict[str, Any] = {
+            "tasks": list(tasks),
+            "mixing": mixing,
+            "temperature": self.temperature,
+            "mixing_seed": seed,
+        }
         for name, task in tasks.items():
             self.options |= {f"{name}.{key}": value for key, value in getattr(task, "options", {}).items()}
         self.batches = lru_cache(maxsize=2)(self._batches)

@@ -16,7 +16,7 @@ from rivals.negatives.ambiguous import ambiguous_log_weights, ambiguous_probabil
 from rivals.negatives.selection import neighbour_reciprocal_rank, select_negatives
 from rivals.negatives.text_clusters import TextClusterNegatives, degree_weight
 from rivals.negatives.walks import semantic_walk
-from rivals.training.fork_merge import greedy_merge, weighted_average
+from rivals.training.branch_merging import greedy_merge, weighted_average
 from rivals.training.task_curriculum import (
     curriculum_terms,
     layer_similarity,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rivals.errors import RivalsError
-from rivals.training.fork_merge import branch_weights, greedy_merge, grid_merge, weighted_average
+from rivals.training.branch_merging import branch_weights, greedy_merge, grid_merge, weighted_average
 
 
 def states(*points: list[float]) -> list[dict[str, Tensor]]:
