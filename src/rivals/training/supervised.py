@@ -33,7 +33,7 @@ class SupervisedObjective:
         validate: returns the held-out score of the present weights, higher is better; needed if the loop evaluates.
         batch_size: rows per batch. drop_last: leave out a last batch that is smaller.
         classes: labels int[N]; batches then hold `each` rows of every class drawn, as metric losses need. A class with fewer rows gives
-            all of them. each: rows per class.
+            all of them. each: rows per class; a batch so holds up to batch_size / each classes (multi-similarity, paper 41: 14 of 5 rows).
         augment: changes a batch's inputs before the model, drawing from the generator alone: two views, noise, crops.
         seed: of the order.
 
