@@ -71,7 +71,7 @@ def _parts(shares: Mapping[str, float], steps: int) -> dict[str, int]:
     """Return whole numbers that add up to `steps`, by the largest remainders.
 
     >>> _parts({"target": .5, "a": .25, "b": .25}, 7)
-    {'target': 4, 'a': 2, 'b': 1}
+    {'target': 3, 'a': 2, 'b': 2}
     """
     exact = np.array(list(shares.values())) / math.fsum(shares.values()) * steps
     parts = np.floor(exact + 1e-9).astype(np.int64)
