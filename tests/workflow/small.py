@@ -24,7 +24,8 @@ seed = 3
 candidates = 20
 
 [retriever]
-epochs = 2
+epochs = 1
+members = 2
 batch_size = 8
 learning_rate = 1e-3
 max_query_tokens = 24

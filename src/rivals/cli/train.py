@@ -54,7 +54,9 @@ def quick_config(config: ExperimentConfig, *, fast: bool = False, full: bool = F
         kind = "all" if config.second_stage.kind == "auto" else config.second_stage.kind
         return replace(
             config,
-            retriever=replace(config.retriever, epochs=4, negatives=2, max_document_tokens=192, evaluations=8),
+            retriever=replace(
+                config.retriever, epochs=4, members=3, negatives=2, max_document_tokens=192, evaluations=8
+            ),
             second_stage=replace(config.second_stage, kind=kind),
         )
     return config

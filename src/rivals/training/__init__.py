@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rivals.training.safe_sharing import fit_safe
     from rivals.training.schedules import Alternate, Curriculum, Phases, Progressive, Stage, Stages
     from rivals.training.scorers import FeatureScorer, PairScorer, Scorer
+    from rivals.training.soup import Soup, train_soup
     from rivals.training.staleness import Staleness
     from rivals.training.supervised import SupervisedObjective
     from rivals.training.vector_scorers import EncodedTexts, MappedVectors, VectorScorer
@@ -73,6 +74,7 @@ _HOME = {
     "Scorer": "scorers",
     "ScorerObjective": "ranker",
     "SharingReport": "multi_task",
+    "Soup": "soup",
     "Stage": "schedules",
     "Stages": "schedules",
     "Staleness": "staleness",
@@ -95,6 +97,7 @@ _HOME = {
     "task_mixtures": "forking",
     "train_late_interaction": "late_interaction",
     "train_retriever": "retriever",
+    "train_soup": "soup",
 }
 
 __all__ = [
@@ -135,6 +138,7 @@ __all__ = [
     "Scorer",
     "ScorerObjective",
     "SharingReport",
+    "Soup",
     "Stage",
     "Stages",
     "Staleness",
@@ -157,6 +161,7 @@ __all__ = [
     "task_mixtures",
     "train_late_interaction",
     "train_retriever",
+    "train_soup",
 ]
 
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from rivals import lists
 from rivals.data.dataset import Dataset
 from rivals.errors import RivalsError
 from rivals.losses import in_batch_info_nce_loss, info_nce_loss, listwise_kl_loss
-from rivals.measures import ndcg
 from rivals.models._precision import bfloat16_pays
 from rivals.models.batching import Tokens, token_batches
 from rivals.models.encoder import Encoder, Role
@@ -26,6 +24,7 @@ from rivals.models.late_interaction import max_sim
 from rivals.negatives.batching.groups import grouped_order, rival_queries
 from rivals.training.distributed import World, gather
 from rivals.training.executor import Executor, Vectors
+from rivals.training.held_out import PoolRanking, fast_similarities
 from rivals.training.loop import TrainingResult, fit
 from rivals.training.negatives import Negatives
 from rivals.training.regime import Regime
@@ -288,32 +287,14 @@ class RetrieverObjective:
         return zero.expand(0, self.model.dimension), zero.expand(0, width, self.model.hidden), mask
 
     def evaluate(self) -> float:
-        """Return nDCG@10 of the dev queries over the dev pool of documents, from vectors in the fastest precision the machine has.
-
-        Int8 shifts all checkpoints alike by a few thousandths, and choosing between them is all this is for.
-        """
+        """Return nDCG@10 of the dev queries over the dev pool of documents."""
         if self.dev is None:
             raise RivalsError("choosing a checkpoint needs dev queries; give a dev split or set evaluations to 0")
-        pool = np.arange(len(self.dev.documents)) if self.dev_pool is None else self.dev_pool
-        texts = self.dev.documents.full_texts
-        similarity = self._similarities(self.dev.queries.full_texts, [texts[i] for i in pool])
-        known = self.dev.judgements.positives
-        place = np.full(len(self.dev.documents), -1)
-        place[pool] = np.arange(len(pool))
-        inside = place[known.document] >= 0
-        relevance = np.zeros(similarity.shape, np.float32)
-        relevance[known.query[inside], place[known.document[inside]]] = known.relevance[inside]
-        judged = np.flatnonzero(np.diff(known.offsets) > 0)
-        if not len(judged):
-            raise RivalsError("no dev query has a relevant document; check the splits or set evaluations to 0")
-        return float(ndcg(similarity[judged], relevance[judged], k=10).mean())
+        return PoolRanking(self._similarities, self.dev, self.dev_pool)()
 
     def _similarities(self, queries: list[str], documents: list[str]) -> NDArray[np.float32]:
         """Return the scores of every query with every document, as a search would have them."""
-        how: dict[str, Any] = {"dtype": "fast", "progress": False, "normalize": True}
-        found: NDArray[np.float32] = self.model.encode(documents, role="document", **how)
-        asked: NDArray[np.float32] = self.model.encode(queries, role="query", **how)
-        return asked @ found.T
+        return fast_similarities(self.model, queries, documents)
 
 
 def _assembled(vectors: Sequence[Vectors], order: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:

@@ -71,12 +71,15 @@ class RetrieverTraining:
     """The first stage; see `rivals.training.RetrieverConfig` and `LoopConfig` for what each option does.
 
     Args:
+        members: trainings that differ in their seeds and are averaged into one model (a model soup), for that many times the time;
+            searching costs what one model does.
         gradient_cache: take the gradient of a batch in the memory of one chunk, for a second forward pass: for batches of hundreds
             and thousands of questions.
         refresh_every: mine anew with the weights being trained every so many steps; 0 = never.
     """
 
     epochs: int = 2
+    members: int = 1
     max_steps: int = 0
     batch_size: int = 32
     learning_rate: float = 1e-4
@@ -97,6 +100,7 @@ class RetrieverTraining:
             self,
             "retriever",
             epochs=self.epochs >= 1,
+            members=self.members >= 1,
             max_steps=self.max_steps >= 0,
             batch_size=self.batch_size >= 2,
             learning_rate=0 < self.learning_rate < math.inf,

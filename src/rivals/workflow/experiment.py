@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,15 @@ from rivals.negatives import Mined, PositiveAware, Sampler, Softmax, Top, Unifor
 from rivals.retrieve import BM25, Dense, Index, WeightedFusion
 from rivals.training.distributed import World, join_world
 from rivals.training.executor import CachedGradients
-from rivals.training.loop import LOG, LoopConfig, TrainingResult
+from rivals.training.held_out import PoolRanking, fast_similarities
+from rivals.training.loop import LOG, TrainingResult
 from rivals.training.negatives import Negatives
 from rivals.training.refresh import Refresh
 from rivals.training.retriever import train_retriever
-from rivals.training.retriever_config import RetrieverConfig
 from rivals.training.second_stage import SecondStageResult, fit_second_stage
+from rivals.training.soup import train_soup
 from rivals.workflow.config import ExperimentConfig
+from rivals.workflow.members import describe_soup, join_logs, training_config
 from rivals.workflow.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -186,53 +188,53 @@ class Experiment:
         return samplers[self.config.mining.sampler]()
 
     def _train(self) -> TrainingResult:
-        options = self.config.retriever
         if self.folder.done("training"):
             self.trained = self._encoder(self.folder.retriever, self.config.precision)
             return TrainingResult(**self.folder.read_json("training.json"))
-        seed = self.config.seed
-        loop = LoopConfig(
-            epochs=options.epochs,
-            max_steps=options.max_steps,
-            learning_rate=options.learning_rate,
-            evaluations=options.evaluations,
-            patience=options.patience,
-            precision=options.precision,
-            seed=seed,
-        )
-        config = RetrieverConfig(
-            batch_size=options.batch_size,
-            negatives=options.negatives,
-            group_size=options.group_size,
-            temperature=options.temperature,
-            late_interaction=options.late_interaction,
-            max_query_tokens=options.max_query_tokens,
-            max_document_tokens=options.max_document_tokens,
-            loop=loop,
-        )
+        options = self.config.retriever
         self.trained = self._encoder(self.config.model, self.config.precision)
+        pool = self._dev_pool()
+        held_out = PoolRanking(partial(fast_similarities, self.trained), self.dev, pool)
+        soup = train_soup(
+            self.trained,
+            lambda member: self._train_member(member, pool),
+            options.members,
+            evaluate=(lambda: self.world.broadcast(held_out())) if options.evaluations else None,
+        )
+        result = soup.joined()
+        if self.world.is_main:
+            self.trained.save(self.folder.retriever)
+            join_logs([self._member_folder(member) / LOG for member in range(options.members)], self.folder.path / LOG)
+            self.folder.write_json("training.json", result.__dict__)
+        best = f"; best on dev at step {result.best_step}: nDCG@10 {result.best_score:.4f}" if result.scores else ""
+        self.say(f"Trained the retriever: {result.steps} steps in {result.seconds:.0f} s{best}")
+        if options.members > 1:
+            self.say(describe_soup(soup))
+        return result
+
+    def _train_member(self, member: int, pool: NDArray[np.int64]) -> TrainingResult:
+        """Train the retriever once; members differ in their seeds only."""
+        options, seed = self.config.retriever, self.config.seed + member
         negatives = Negatives(self.mined.run, self._sampler(), seed=seed)
         every = options.refresh_every
-        result = train_retriever(
+        return train_retriever(
             self.trained,
             self.train,
-            config,
+            training_config(options, seed),
             negatives=negatives,
             executor=CachedGradients() if options.gradient_cache else None,
             regime=Refresh(negatives, self._mined_anew, every=every) if every else None,
             dev=self.dev,
-            dev_pool=self._dev_pool(),
-            folder=self.folder.checkpoints,
+            dev_pool=pool,
+            folder=self._member_folder(member),
             resume=True,
             world=self.world,
         )
-        if self.world.is_main:
-            self.trained.save(self.folder.retriever)
-            shutil.copyfile(self.folder.checkpoints / LOG, self.folder.path / LOG)
-            self.folder.write_json("training.json", result.__dict__)
-        best = f"; best on dev at step {result.best_step}: nDCG@10 {result.best_score:.4f}" if result.scores else ""
-        self.say(f"Trained the retriever: {result.steps} steps in {result.seconds:.0f} s{best}")
-        return result
+
+    def _member_folder(self, member: int) -> Path:
+        """Return where a member's checkpoints and log are."""
+        folder = self.folder.checkpoints
+        return folder if self.config.retriever.members == 1 else folder / f"member-{member}"
 
     def _encoder(self, name: str | Path, precision: str) -> Encoder:
         max_length = None if name == self.folder.retriever else self.config.max_length or None
