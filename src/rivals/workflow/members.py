@@ -39,11 +39,14 @@ def training_config(options: RetrieverTraining, seed: int) -> RetrieverConfig:
 
 
 def join_logs(logs: Sequence[Path], target: Path) -> None:
-    """Write several trainings' logs as one; where there are several, every line says its `member`."""
+    """Write several trainings' logs end to end, steps counted on; where there are several, every line says its `member`."""
+    before = 0
     with atomic_file(target) as out:
         for member, log in enumerate(logs):
-            for line in read_log(log.parent):
-                out.write(json.dumps({"member": member, **line} if len(logs) > 1 else line) + "\n")
+            lines = read_log(log.parent)
+            of = {"member": member} if len(logs) > 1 else {}
+            out.writelines(json.dumps({**of, **line, "step": before + line["step"]}) + "\n" for line in lines)
+            before += max((line["step"] for line in lines if "loss" in line), default=0)
 
 
 def describe_soup(soup: Soup) -> str:
