@@ -10,7 +10,7 @@ import torch
 
 from rivals.errors import RivalsError
 from rivals.losses import welfare_rank_loss
-from rivals.measures.auctions import welfare, welfare_ratio, welfare_regret
+from rivals.measures.money import welfare, welfare_ratio, welfare_regret
 
 torch.manual_seed(0)
 RATES = torch.rand(3, 5, dtype=torch.float64) * 0.9 + 0.05

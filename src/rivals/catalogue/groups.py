@@ -77,7 +77,7 @@ TASKS: dict[str, Group] = {
                 r"log-odds|threshold|imbalanced|maximum-margin|\broc\b|binary|false alarm|predicted probabilit|f1\b|"
                 r"intersection over",
             ),
-            _measures("classification", "calibration", "roc"),
+            _measures("classification", "calibration", "roc", "thresholds"),
         ),
     ),
     "multiclass": Group(
@@ -132,7 +132,7 @@ TASKS: dict[str, Group] = {
         "items for users, from clicks and other implicit feedback",
         (
             Rule((), r"recommend|implicit feedback|\bclicks?\b|auction|advertis|purchas|profit|link prediction"),
-            _measures("ranking", "roc", "auctions"),
+            _measures("ranking", "roc", "money"),
         ),
     ),
     "metric-learning": Group(

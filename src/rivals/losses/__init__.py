@@ -81,6 +81,7 @@ from rivals.losses import (
     relative,
     robust,
     robust_regression,
+    self_critical,
     set_functions,
     smooth,
     sorting,
@@ -164,6 +165,7 @@ from rivals.losses.regression import *
 from rivals.losses.relative import *
 from rivals.losses.robust import *
 from rivals.losses.robust_regression import *
+from rivals.losses.self_critical import *
 from rivals.losses.set_functions import *
 from rivals.losses.smooth import *
 from rivals.losses.sorting import *
@@ -248,6 +250,7 @@ __all__ += regression.__all__
 __all__ += relative.__all__
 __all__ += robust.__all__
 __all__ += robust_regression.__all__
+__all__ += self_critical.__all__
 __all__ += set_functions.__all__
 __all__ += smooth.__all__
 __all__ += sorting.__all__

@@ -5,7 +5,8 @@
 - `classification`, `label_ranking`: F scores, confusion, Jaccard, multi-label mAP, several classes' AUC. `calibration`:
   ECE and its kin, Brier score, log loss. `regression`, `survival`: errors of numbers, the concordance index.
 - `text`, `overlap`, `rag`: edit distance, exact match, perplexity; ROUGE, BLEU; answers and contexts under a judge.
-- `agreement`: Krippendorff's alpha, ordinal thresholds. `auctions`: welfare.
+- `agreement`: Krippendorff's alpha, ordinal thresholds. `money`: welfare, value at the top, the cost of wrong flags.
+- `thresholds`: the best F1 and the ROC curve of one threshold for all.
 - `names`: the same by name (`parse_measure("nDCG@10")`), several with one sort (`measure_all`), and the table
   `MEASURES`.
 - `intervals`: bootstrap intervals of means over queries. `significance`: paired randomisation tests, corrections,
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rivals.measures.agreement import OrdinalThresholds, krippendorff_alpha
-    from rivals.measures.auctions import welfare, welfare_ratio, welfare_regret
     from rivals.measures.between_groups import groups_differ_test
     from rivals.measures.calibration import (
         CalibrationReport,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from rivals.measures.correlation import kendall_tau, pair_accuracy, rank_biased_overlap, spearman
     from rivals.measures.intervals import Interval, bootstrap_interval
     from rivals.measures.label_ranking import label_average_precision, multiclass_auc
+    from rivals.measures.money import flagged_value, value_at_k, welfare, welfare_ratio, welfare_regret
     from rivals.measures.names import ALIASES, MEASURES, Measure, known_measures, measure_all, parse_measure
     from rivals.measures.overlap import Rouge, bleu, distinct_n, rouge_l, rouge_n
     from rivals.measures.rag import (
@@ -95,10 +96,12 @@ if TYPE_CHECKING:
         token_f1,
         word_error_rate,
     )
+    from rivals.measures.thresholds import BestF1, RocCurve, best_f1, pooled_roc_curve
 
 __all__ = [
     "ALIASES",
     "MEASURES",
+    "BestF1",
     "CalibrationReport",
     "Concordance",
     "Interval",
@@ -107,6 +110,7 @@ __all__ = [
     "PredictionPowered",
     "Rates",
     "ReliabilityCurve",
+    "RocCurve",
     "Rouge",
     "adjusted_r2",
     "answer_correctness",
@@ -116,6 +120,7 @@ __all__ = [
     "auc",
     "average_precision",
     "benjamini_hochberg",
+    "best_f1",
     "bleu",
     "bootstrap_interval",
     "brier_score",
@@ -140,6 +145,7 @@ __all__ = [
     "expected_reciprocal_rank",
     "f_score",
     "faithfulness",
+    "flagged_value",
     "groups_differ_test",
     "hamming_error",
     "holm",
@@ -164,6 +170,7 @@ __all__ = [
     "perplexity",
     "pinball",
     "pooled_auc",
+    "pooled_roc_curve",
     "precision",
     "prediction_powered_mean",
     "queries_needed",
@@ -186,6 +193,7 @@ __all__ = [
     "summarisation_score",
     "superiority",
     "token_f1",
+    "value_at_k",
     "welfare",
     "welfare_ratio",
     "welfare_regret",
@@ -196,11 +204,6 @@ _HOMES = {
     "agreement": (
         "OrdinalThresholds",
         "krippendorff_alpha",
-    ),
-    "auctions": (
-        "welfare",
-        "welfare_ratio",
-        "welfare_regret",
     ),
     "between_groups": ("groups_differ_test",),
     "calibration": (
@@ -239,6 +242,13 @@ _HOMES = {
     "label_ranking": (
         "label_average_precision",
         "multiclass_auc",
+    ),
+    "money": (
+        "flagged_value",
+        "value_at_k",
+        "welfare",
+        "welfare_ratio",
+        "welfare_regret",
     ),
     "names": (
         "ALIASES",
@@ -307,6 +317,12 @@ _HOMES = {
         "perplexity",
         "token_f1",
         "word_error_rate",
+    ),
+    "thresholds": (
+        "BestF1",
+        "RocCurve",
+        "best_f1",
+        "pooled_roc_curve",
     ),
 }
 

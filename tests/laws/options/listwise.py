@@ -50,6 +50,7 @@ OPTIONS: dict[str, Options] = {
         shift_invariant=True,
         relevance="binary",
     ),
+    "self_critical": Options(own_laws="losses/test_self_critical.py"),
     "two_stage_policy_gradient": Options(own_laws="losses/test_policy_gradient.py"),
     "two_view_ranking": Options(own_laws="losses/test_plackett_luce.py"),
 }
