@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,8 +32,13 @@ from rivals.diagnose.robustness import (
 from rivals.errors import RivalsError
 from rivals.evaluate import evaluate
 from rivals.measures.significance import holm, randomisation_test
+from rivals.models import Encoder
+from rivals.models.list_ranker import ContextRanker
+from rivals.models.pair_features import PairFeatures
+from rivals.models.rerank import LateInteractionReranker, ListwiseReranker
 from rivals.negatives.rescore import Rescore
 from rivals.retrieve import BM25, Dense
+from tests.models.tiny import write_tiny_bert
 
 
 class Letters:
@@ -258,3 +264,30 @@ def test_what_is_refused(data: Dataset, bm25: BM25) -> None:
     ):
         with pytest.raises(RivalsError, match=re.escape(said)):
             robustness_report(**{"system": bm25, "dataset": data, "perturbations": [Negate()]} | options)
+
+
+@pytest.mark.parametrize("kind", ["late interaction", "list-wise"])
+def test_second_stages_with_stored_tokens_follow_changed_documents(kind: str, data: Dataset, tmp_path: Path) -> None:
+    """Nothing has to be given: token vectors of the new texts are made, those of the others kept."""
+    encoder = Encoder.load(write_tiny_bert(tmp_path / "tiny"), device="cpu", dtype="float32")
+    features, vectors = PairFeatures.build(encoder, data.documents)
+    dense = Dense(encoder, data.documents, vectors=vectors, show_progress=False)
+    shape = {"n_features": 18, "fc": (8,), "n_layers": 1, "heads": 2, "d_ff": 8}
+    nine = np.zeros(9, np.float32)
+    stage = (
+        LateInteractionReranker(features, 0.5, 20)
+        if kind == "late interaction"
+        else ListwiseReranker(features, ContextRanker(**shape), shape, nine, nine + 1, 10.0, 20)  # type: ignore[arg-type]
+    )
+    system = dense >> stage
+    report = robustness_report(
+        system, data, perturbations=[PadPassages(1), NearDuplicates()], resamples=100, permutations=100, k=30
+    )
+    assert not report.left_out
+    changed = PadPassages(1)(data, system(data.queries, 30), seed=1).documents
+    made = rebuilt(system, changed)
+    assert made.steps[0].features.weights is features.weights  # trained with these
+    again = rebuilt(made, data.documents)(data.queries, 30)
+    before = system(data.queries, 30)
+    np.testing.assert_allclose(again.score, before.score, atol=2e-3)
+    assert run_overlap(again, before).mean() > 0.97

@@ -182,3 +182,29 @@ def test_write_and_read(features: PairFeatures, documents: Collection, encoder: 
         (tmp_path / "projection.npz").write_bytes(content)
         with pytest.raises(ModelError, match=r"projection\.npz cannot be read"):
             PairFeatures.read(tmp_path, about, encoder)
+
+
+def test_the_same_features_over_other_documents(
+    encoder: Encoder, documents: Collection, features: PairFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known texts keep their stored tokens, new ones are encoded once, whatever the order and the repetitions."""
+    texts = documents.full_texts
+    new = ["flu fever zebra", "red mat"]
+    chosen = [texts[7], new[0], "", new[1], texts[3], new[0], texts[7]]
+    others = Collection([f"n{i}" for i in range(len(chosen))], chosen)
+    asked: list[str] = []
+    encode = encoder.encode_with_tokens
+    monkeypatch.setattr(encoder, "encode_with_tokens", lambda t, **o: (asked.extend(t), encode(t, **o))[1])
+    moved = features.over(documents, others)
+    assert asked == new
+    _, fresh = encode_store(encoder, chosen, features.projection, role="document", folder=None, description="")
+    np.testing.assert_array_equal(moved.documents.offsets, fresh.offsets)
+    np.testing.assert_array_equal(moved.documents.ids, fresh.ids)
+    np.testing.assert_allclose(moved.documents.scales, fresh.scales, rtol=1e-4)
+    assert np.abs(moved.documents.vectors.astype(int) - fresh.vectors.astype(int)).max(initial=0) <= 1
+    found = moved(run_over(others, ["cat sat", "fever of flu"]))
+    assert np.isfinite(found).all()
+    with pytest.raises(RivalsError, match="other documents than the ones said"):
+        features.over(others, documents)
+    with pytest.raises(RivalsError, match="built for other documents"):
+        features(run_over(others, ["cat"]))

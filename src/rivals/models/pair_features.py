@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -95,6 +95,31 @@ class PairFeatures:
             out,
         )
         return out
+
+    def over(self, documents: Collection, others: Collection) -> PairFeatures:
+        """Return the same features over other documents: only texts that are not among `documents` are encoded.
+
+        Projection and token weights stay those of the first documents, as whatever was trained on the features expects.
+
+        Raises:
+            RivalsError: `documents` are not those that the features were built for.
+        """
+        if documents.fingerprint != self.fingerprint:
+            raise RivalsError("these features were built for other documents than the ones said to be theirs")
+        row = {text: number for number, text in enumerate(documents.full_texts)}
+        new: dict[str, int] = {}
+        rows = np.array(
+            [row[text] if text in row else new.setdefault(text, -1 - len(new)) for text in others.full_texts], np.int64
+        )
+        _, store = encode_store(
+            self.encoder,
+            list(new),
+            self.projection,
+            role="document",
+            folder=None,
+            description="Encoding changed documents",
+        )
+        return replace(self, documents=self.documents.gathered(rows, store), fingerprint=others.fingerprint)
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write everything but the encoder; returns what `read` needs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,17 @@ class SecondStage(Transform):
     @abstractmethod
     def score_head(self, head: Run) -> NDArray[np.float32]:
         """Return the new scores of all candidates of a run that holds heads only, float32[n]."""
+
+    def over(self, documents: Collection, others: Collection) -> SecondStage:
+        """Return the same second stage for other documents than those it was made for: itself, where it stores none.
+
+        Raises:
+            RivalsError: it was not made for `documents`.
+        """
+        stored = getattr(self, "features", None)
+        if not isinstance(stored, PairFeatures):
+            return self
+        return replace(self, features=stored.over(documents, others))  # type: ignore[type-var]
 
     def __call__(self, run: Run) -> Run:
         inside = run.rank < self.depth

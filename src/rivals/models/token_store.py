@@ -37,6 +37,22 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def gathered(self, rows: NDArray[np.int64], more: TokenStore) -> TokenStore:
+        """Return the texts of `rows`, in their order; row -1, -2, ... stands for the first, second, ... text of `more`.
+
+        >>> one = TokenStore(np.ones((1, 2), np.int8), np.ones(1, np.float32), np.array([0, 1]), np.array([7], np.int32))
+        >>> one.gathered(np.array([0, 0]), one).ids.tolist()
+        [7, 7]
+        """
+        rows = np.where(rows < 0, len(self) - 1 - rows, rows)
+        lengths = np.concatenate([np.diff(self.offsets), np.diff(more.offsets)])[rows]
+        starts = np.concatenate([self.offsets[:-1], len(self.ids) + more.offsets[:-1]])[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        tokens = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        parts = ((getattr(self, name), getattr(more, name)) for name in ("vectors", "scales", "ids"))
+        vectors, scales, ids = (np.concatenate(pair)[tokens] for pair in parts)
+        return TokenStore(vectors, scales, offsets, ids)
+
     def save(self, folder: Path) -> dict[str, str]:
         """Write the arrays and return their checksums by file name."""
         arrays: tuple[NDArray[Any], ...] = (self.vectors, self.scales, self.offsets, self.ids)

@@ -22,8 +22,9 @@ System = Callable[[Collection, int], Run]
 def rebuilt(system: Any, documents: Collection) -> Retriever:
     """Return a system like the one given, over other documents.
 
-    Knows `BM25`, `Dense` (only texts that it has not seen are encoded), unions and pipelines of them; the steps of a
-    pipeline are used as they are, so they must not hold documents of their own, as rerankers with stored token vectors do.
+    Knows `BM25`, `Dense` (only texts that it has not seen are encoded), unions and pipelines of them. Second stages with
+    stored token vectors get those of the new texts; the other steps of a pipeline are used as they are, so they must not
+    hold documents of their own.
 
     Raises:
         RivalsError: a system of another kind; give your own function from documents to a system.
@@ -39,7 +40,8 @@ def rebuilt(system: Any, documents: Collection) -> Retriever:
     if type(system) is Union:
         return Union([rebuilt(member, documents) for member in system.members])
     if type(system) is Pipeline:
-        return Pipeline(rebuilt(system.source, documents), [_step(step, documents) for step in system.steps])
+        held = system.source.documents
+        return Pipeline(rebuilt(system.source, documents), [_step(step, held, documents) for step in system.steps])
     raise RivalsError(
         f"a {type(system).__name__} cannot be made anew over changed documents here; give rebuild=, a function from "
         "documents to the system"
@@ -140,17 +142,17 @@ def _vectors(dense: Dense, documents: Collection) -> NDArray[np.float32]:
     ).vectors
 
 
-def _step(step: Transform, documents: Collection) -> Transform:
-    """A step of a pipeline for other documents: itself, unless it holds some."""
-    from rivals.models.rerank import LateInteractionReranker, ListwiseReranker
+def _step(step: Transform, held: Collection, documents: Collection) -> Transform:
+    """A step of a pipeline over `held` for other documents: itself, unless it stores some."""
+    from rivals.models.rerank import SecondStage
     from rivals.negatives.rescore import Rescore
 
-    if isinstance(step, LateInteractionReranker | ListwiseReranker):
-        raise RivalsError(
-            f"{step!r} was made for its own documents; give rebuild=, a function from documents to the system"
-        )
+    if isinstance(step, SecondStage):
+        step = step.over(held, documents)
     if isinstance(step, Rescore) and isinstance(step.scorer, Retriever):
         return replace(step, scorer=rebuilt(step.scorer, documents))
+    if isinstance(getattr(step, "source", None), Retriever):
+        return replace(step, source=rebuilt(step.source, documents))  # type: ignore[type-var, attr-defined]
     return step
 
 
