@@ -75,7 +75,8 @@ def diagnose(
         A model folder or name to test on data files, instead of BM25.
     perturbations
         Which, by name: typos, case, punctuation, reword, synonyms, word-order, drop-words, negate, pad, near-duplicates, stuff,
-        substitute, candidate-order (default: all that the system can take).
+        substitute, search-substitute, candidate-order (default: all that the system can take, but for search-substitute,
+        which asks the first stage about 60 texts a question).
     synonyms
         A JSON file of words, {"word": ["other", ...]}, or "corpus" for a table made of the encoder's own token vectors.
     conditions
@@ -239,6 +240,7 @@ def _perturbations(names: list[str] | None, synonyms: Synonyms | None) -> list[P
         "near-duplicates": room.NearDuplicates,
         "stuff": room.StuffKeywords,
         "substitute": room.SubstituteWords,
+        "search-substitute": room.SearchSubstitutions,
         "candidate-order": room.CandidateOrder,
     }
     for name in names:

@@ -1,10 +1,11 @@
 """Robustness of any system on the user's own data: what perturbed queries, documents and candidates cost it.
 
 - `suite`: `robustness_report`, the one call. `report`: what it returns.
-- `queries`, `documents`, `systems`: the perturbations. `edits`: what they do to a text. `synonyms`: words for words.
+- `queries`, `documents`, `attack`, `systems`: the perturbations. `edits`: what they do to a text. `synonyms`: words for words.
 - `stability`: spread over queries, drops between conditions, and how far rankings move.
 """
 
+from rivals.diagnose.robustness.attack import SearchSubstitutions
 from rivals.diagnose.robustness.documents import (
     ChangedDocuments,
     ChangeRelevant,
@@ -69,6 +70,7 @@ __all__ = [
     "Reword",
     "RobustnessReport",
     "RoundStability",
+    "SearchSubstitutions",
     "Shift",
     "StuffKeywords",
     "SubstituteWords",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,10 @@ class DocumentChange(ABC):
     @abstractmethod
     def name(self) -> str:
         """What reports call it."""
+
+    def against(self, system: Any) -> DocumentChange:
+        """Return the change as it is made against a system; most are the same against all."""
+        return self
 
     @abstractmethod
     def __call__(self, dataset: Dataset, run: Run, *, seed: int = 0) -> ChangedDocuments:
@@ -94,7 +98,7 @@ class PadPassages(DocumentChange):
     where: Where = "front"
 
     def __post_init__(self) -> None:
-        _check(self.sentences, "sentences", self.where)
+        check_count(self.sentences, "sentences", self.where)
 
     @property
     def name(self) -> str:
@@ -140,7 +144,7 @@ class NearDuplicates(DocumentChange):
     generator: Generator | None = None
 
     def __post_init__(self) -> None:
-        _check(self.copies, "copies", "front")
+        check_count(self.copies, "copies", "front")
 
     @property
     def name(self) -> str:
@@ -201,8 +205,8 @@ class StuffKeywords(DocumentChange):
     below: int = 10
 
     def __post_init__(self) -> None:
-        _check(self.times, "times", self.where)
-        _check_below(self.below)
+        check_count(self.times, "times", self.where)
+        check_below(self.below)
 
     @property
     def name(self) -> str:
@@ -223,7 +227,7 @@ class SubstituteWords(DocumentChange):
     """For every query one document that does not answer it has `words` of its words replaced by words of the query.
 
     Rivals are drawn as by `StuffKeywords`; the text keeps its length, so that this is harder to spot. The places are
-    drawn at random, without asking the system: a floor of what an attacker who may ask can do.
+    drawn at random, without asking the system: a floor of what one who may ask can do (`SearchSubstitutions`).
 
     Source: the word-substitution attacks on rankers that paper 55's discussion builds on; without their search.
 
@@ -238,8 +242,8 @@ class SubstituteWords(DocumentChange):
     below: int = 10
 
     def __post_init__(self) -> None:
-        _check(self.words, "words", "front")
-        _check_below(self.below)
+        check_count(self.words, "words", "front")
+        check_below(self.below)
 
     @property
     def name(self) -> str:
@@ -308,19 +312,17 @@ def _per_query(dataset: Dataset, documents: Collection, moved: dict[int, str], r
     return ChangedDocuments(documents, rows, originals, changes, np.full(len(rows), rival, np.int64))
 
 
-def _rivals_changed(
-    dataset: Dataset,
-    run: Run,
-    change: Callable[[str, str, np.random.Generator], str],
-    name: str,
-    below: int,
-    seed: int,
-) -> ChangedDocuments:
-    """Change one document a query that is not judged relevant to any query and that was found below a rank."""
+def choose_rivals(
+    dataset: Dataset, run: Run, name: str, below: int, seed: int
+) -> list[tuple[int, int, np.random.Generator]]:
+    """Return (query row, document row, random numbers) of one document a query: not judged relevant to any, found below a rank.
+
+    No document is taken twice; a query for which none is left has no entry.
+    """
     texts, queries = dataset.documents.texts, dataset.queries.full_texts
     taken = set(relevant_rows(dataset).tolist())
     free = np.flatnonzero(~np.isin(np.arange(len(texts)), list(taken)))
-    rows, rivals, changed = [], [], []
+    chosen = []
     for row, query in enumerate(queries):
         rng = text_generator(seed, name, query)
         found = run.document[run.offsets[row] + below : run.offsets[row + 1]]
@@ -329,16 +331,36 @@ def _rivals_changed(
             options = [d for d in free[rng.integers(0, len(free), 8)].tolist() if d not in taken] if len(free) else []
         if options:
             taken.add(options[0])
-            rows.append(row)
-            rivals.append(options[0])
-            changed.append(change(query, texts[options[0]], rng))
+            chosen.append((row, options[0], rng))
+    return chosen
+
+
+def rivals_changed(
+    dataset: Dataset, chosen: Sequence[tuple[int, int, np.random.Generator]], changed: Sequence[str]
+) -> ChangedDocuments:
+    """Return the documents with the texts of chosen rivals replaced."""
+    texts, rivals = dataset.documents.texts, [rival for _, rival, _ in chosen]
     return ChangedDocuments(
         with_texts(dataset.documents, rivals, changed),
-        np.array(rows, np.int64),
+        np.array([row for row, _, _ in chosen], np.int64),
         tuple(texts[rival] for rival in rivals),
         tuple(changed),
         np.array(rivals, np.int64),
     )
+
+
+def _rivals_changed(
+    dataset: Dataset,
+    run: Run,
+    change: Callable[[str, str, np.random.Generator], str],
+    name: str,
+    below: int,
+    seed: int,
+) -> ChangedDocuments:
+    """Change one document a query, each by itself."""
+    texts, queries = dataset.documents.texts, dataset.queries.full_texts
+    chosen = choose_rivals(dataset, run, name, below, seed)
+    return rivals_changed(dataset, chosen, [change(queries[row], texts[rival], rng) for row, rival, rng in chosen])
 
 
 def _titles(documents: Collection, owners: Sequence[int]) -> dict[str, list[str]]:
@@ -349,13 +371,13 @@ def _titles(documents: Collection, owners: Sequence[int]) -> dict[str, list[str]
     return {"title": [titles[row] or "" for row in owners]}
 
 
-def _check(count: int, name: str, where: str) -> None:
+def check_count(count: int, name: str, where: str) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise RivalsError(f"{name} must be a whole number, 1 or more, not {count!r}")
     if where not in _WORDS:
         raise RivalsError(f"where is {where!r}; it can be 'front' or 'back'")
 
 
-def _check_below(below: int) -> None:
+def check_below(below: int) -> None:
     if below < 0:
         raise RivalsError(f"below is {below}; it is a rank, 0 or more")

@@ -257,8 +257,8 @@ class _World:
         return outcome
 
     def _documents(self, change: DocumentChange, seed: int) -> _Outcome:
-        made = change(self.dataset, self.run, seed=seed)
         try:
+            made = change.against(self.system)(self.dataset, self.run, seed=seed)
             system = rebuilt(self.system, made.documents) if self.rebuild is None else self.rebuild(made.documents)
         except RivalsError as fault:
             raise _CannotBeMadeError(fault) from None
