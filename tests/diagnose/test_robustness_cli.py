@@ -32,8 +32,12 @@ def test_bm25_on_files(small: Small, tmp_path: Path, capsys: pytest.CaptureFixtu
         conditions=2,
         sample=12,
         json=str(tmp_path / "report.json"),
+        html=str(tmp_path / "report.html"),
         quiet=True,
     )
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Queries that lost most" in page
+    assert "typos" in page
     said = capsys.readouterr().out
     report = RobustnessReport.from_json((tmp_path / "report.json").read_text())
     assert len(report.queries) == 12

@@ -42,6 +42,7 @@ def diagnose(
     sample: int = 0,
     repeats: int = 1,
     json: str = "",
+    html: str = "",
     seed: int = 0,
     device: str = "auto",
     quiet: bool = False,
@@ -91,6 +92,8 @@ def diagnose(
         How many draws of every perturbation.
     json
         Also write the whole report to this file.
+    html
+        Also write a page with a chart, all figures and the worst queries, which opens without a network.
     seed
         Seed of every random draw.
     device
@@ -136,6 +139,12 @@ def diagnose(
         with atomic_file(json) as out:
             out.write(report.to_json())
         console.print(f"Wrote {json}", markup=False)
+    if html:
+        from rivals.evaluate.plots import robustness_page
+
+        with atomic_file(html) as out:
+            out.write(robustness_page(report))
+        console.print(f"Wrote {html}", markup=False)
 
 
 def _of_run(run: str, system: Stage, device: str) -> tuple[Dataset, Retriever]:

@@ -159,9 +159,17 @@ class Evaluation:
         """
         from rivals.evaluate.tables import slice_table
 
+        return slice_table(self, self.slice_view(by))
+
+    def slice_view(self, by: str) -> SliceView:
+        """Return the view by one slicing.
+
+        Raises:
+            RivalsError: the evaluation was not sliced so.
+        """
         for view in self.slices:
             if view.slicing.by == by:
-                return slice_table(self, view)
+                return view
         known = ", ".join(view.slicing.by for view in self.slices) or "none"
         raise RivalsError(f"this evaluation has no slices by '{by}'; there are {known}")
 

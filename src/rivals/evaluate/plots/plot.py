@@ -44,8 +44,12 @@ class Plot:
             spec: dict[str, Any] = self.chart.to_dict()
         return spec
 
-    def to_html(self) -> str:
-        """Return a page that holds all it needs: it opens without a network, and follows the reader's light or dark."""
+    def to_html(self, more: str = "") -> str:
+        """Return a page that holds all it needs: it opens without a network, and follows the reader's light or dark.
+
+        Args:
+            more: HTML to stand below the chart, its texts escaped.
+        """
         script = "\n".join(part_of(name) for name in SCRIPTS)
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
@@ -59,10 +63,11 @@ class Plot:
 <link rel="icon" href="data:,">
 <title>{html.escape(self.title)}</title>
 <style>{part_of("report.css")}
-main {{ padding-top: 32px; }} [data-chart] svg {{ height: auto; }} figcaption {{ margin-top: 1rem; }}</style>
+main {{ padding-top: 32px; }} [data-chart] svg {{ height: auto; }} figcaption {{ margin-top: 1rem; }}
+h2 {{ margin-top: 2.4rem; }} h3 {{ margin-top: 1.6rem; }}</style>
 </head>
 <body>
-<main><figure><div data-chart="plot"></div><figcaption>{html.escape(self.reading)}</figcaption></figure>
+<main><figure><div data-chart="plot"></div><figcaption>{html.escape(self.reading)}</figcaption></figure>{more}
 <noscript><p>The chart needs JavaScript.</p></noscript></main>
 <script type="application/json" id="charts">{json_for_html({"plot": with_variables(self.to_dict())})}</script>
 <script>{script}</script>
