@@ -7,6 +7,7 @@
 - `conditions`, `condition_sets`, `negation`: documents and queries edited so that only a careful scorer ranks them right.
 - `judges`, `unsupervised`, `preference`: judges of pairs, probes without labels, and what preference models rank right.
 - `bags`, `unit_tests`: tests that a model over bags of instances must pass.
+- `training_sets`: which of several training sets hurt.
 - `ngrams`: the fluency of texts, and systems ranked by it. `scaling`, `scaling_alternatives`: forecasts of larger models.
 - `landscape`, `curvature`, `trained`: the loss around a model or its training, along directions, and its curvatures.
 
@@ -145,6 +146,7 @@ if TYPE_CHECKING:
         TrajectorySurface,
         trajectory_surface,
     )
+    from rivals.diagnose.training_sets import LeaveOneOut, SetEffect, leave_one_out
     from rivals.diagnose.unit_tests import (
         MonotoneCheck,
         UnitTestReport,
@@ -197,6 +199,7 @@ __all__ = [
     "GradientRange",
     "Ideal",
     "JudgeConsistency",
+    "LeaveOneOut",
     "LossLaw",
     "MonotoneCheck",
     "Monotonicity",
@@ -213,6 +216,7 @@ __all__ = [
     "ScoreHistory",
     "ScoreView",
     "SeparationGap",
+    "SetEffect",
     "SingleStepLaw",
     "TrajectoryRecorder",
     "TrajectorySurface",
@@ -255,6 +259,7 @@ __all__ = [
     "huber_objective",
     "interpolate_models",
     "judge_consistency",
+    "leave_one_out",
     "loss_curve",
     "loss_surface",
     "mean_above_quantile",
@@ -318,6 +323,7 @@ _HOMES = {
     "scaling_alternatives": "ComputeLaw SingleStepLaw fit_compute_law fit_single_step",
     "second_order": "Dirichlet Samples Uncertainty dirichlet_kl energy_score second_order_loss uncertainty",
     "trained": "ObjectiveLoss TrajectoryRecorder TrajectorySurface trajectory_surface",
+    "training_sets": "LeaveOneOut SetEffect leave_one_out",
     "unit_tests": "MonotoneCheck UnitTestReport UnitTestResult bag_auc check_monotone_in_instances fit_bag_classifier "
     "run_mil_unit_tests",
     "unsupervised": "center_by_class contrast_consistency direction_free_margin direction_free_triplet "
