@@ -6,15 +6,12 @@ with both. Test: nearest neighbours among drawings of new characters; also what 
 
 from __future__ import annotations
 
-import copy
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papers.common.claim import Above, Higher, Paper
 from papers.common.data import generator
-from papers.common.drawings import drawings, moved, recall_at_one, two_views
+from papers.common.drawings import SlowCopy, drawings, moved, recall_at_one, two_views
 from papers.common.training import batches, choose, fit
 from rivals.losses import FeatureQueue, extrapolate_positives, interpolate_negatives, momentum_contrast_loss
 
@@ -28,14 +25,12 @@ def momentum_encoder(
     """Train by momentum contrast; return the encoder and by how much the push lowered the mean positive score."""
     model = two_views(pictures, 32, seed=seed)
     net = nn.Sequential(model.body, model.head)
-    slow, queue, draw = copy.deepcopy(net), FeatureQueue(512, 32), generator(seed)
+    slow, queue, draw = SlowCopy(net), FeatureQueue(512, 32), generator(seed)
     lowered: list[float] = []
 
     def loss(rows: Tensor) -> Tensor:
-        with torch.no_grad():
-            for old, new in zip(slow.parameters(), net.parameters(), strict=True):
-                old.lerp_(new, 0.01)
-            keys = F.normalize(slow.train()(moved(pictures[rows], draw)))
+        slow.follow()
+        keys = slow.keys(moved(pictures[rows], draw))
         queries, bank = F.normalize(net(moved(pictures[rows], draw))), queue.rows()
         queue.enqueue(keys)
         if len(bank) < 64 * START:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -50,6 +51,24 @@ def picture_encoder(width: int, pictures: Tensor, *, seed: int) -> nn.Sequential
         torch.manual_seed(seed)
         net.eval()(pictures[:2])
     return net
+
+
+class SlowCopy:
+    """A momentum encoder: a copy of a network that follows its weights slowly and gives unit keys without gradient."""
+
+    def __init__(self, net: nn.Module, rate: float = 0.01) -> None:
+        self.net, self.copy, self.rate = net, copy.deepcopy(net), rate
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move every weight by `rate` of the way."""
+        for old, new in zip(self.copy.parameters(), self.net.parameters(), strict=True):
+            old.lerp_(new, self.rate)
+
+    @torch.no_grad()
+    def keys(self, pictures: Tensor) -> Tensor:
+        """Return the unit vectors of pictures, with batch statistics as in training."""
+        return F.normalize(self.copy.train()(pictures))
 
 
 def embedded(net: nn.Module, pictures: Tensor) -> Tensor:
