@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from rivals.errors import RivalsError
 from rivals.training.checkpoint import newest_step
 from rivals.training.loop import LOG, LoopConfig, fit
+from rivals.training.regime import Regime
 from tests.training.tiny import Pairs, assert_same_weights, weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,3 +133,52 @@ def test_settings_are_those_meant(tmp_path: Path) -> None:
     result: Any = fit(Pairs(), CONFIG, folder=tmp_path)
     assert result.steps == 7
     assert newest_step(tmp_path) == 7
+
+
+class Teacher(Regime):
+    """Scores anew with a teacher kept in a folder, before every second step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked = folder, 0
+
+    def should_refresh(self, step: int) -> bool:
+        return step % 2 == 0
+
+    def refresh(self, step: int) -> Mapping[str, Any]:
+        self.asked += 1
+        return {"bytes": len((self.folder / "model.safetensors").read_bytes())}
+
+
+def test_a_teacher_that_goes_missing_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    """Gone between two refreshes: one message with the file, the step and the checkpoint; back again, the run goes on."""
+    home = tmp_path / "teacher"
+    home.mkdir()
+    weights_file = home / "model.safetensors"
+    weights_file.write_bytes(b"1234")
+
+    class Vanishes(Teacher):
+        def refresh(self, step: int) -> Mapping[str, Any]:
+            if self.asked == 1:
+                weights_file.unlink(missing_ok=True)
+            return super().refresh(step)
+
+    with pytest.raises(RivalsError) as caught:
+        fit(Pairs(), CONFIG, folder=tmp_path / "run", regime=Vanishes(home))
+    said = str(caught.value)
+    assert re.search(
+        r"^step 3: the refresh failed: .*model\.safetensors.*; put that right and resume: the checkpoint", said
+    )
+    assert "free some space" not in said
+    weights_file.write_bytes(b"1234")
+    again = Pairs()
+    fit(again, CONFIG, folder=tmp_path / "run", resume=True, regime=Teacher(home))
+    assert_same_weights(weights(again.model), undisturbed())
+
+
+def test_a_judge_that_fails_keeps_its_own_words(tmp_path: Path) -> None:
+    class Fails(Teacher):
+        def refresh(self, step: int) -> Mapping[str, Any]:
+            raise RivalsError("the server at 127.0.0.1 answered 503 five times.")
+
+    with pytest.raises(RivalsError, match=r"step 1: the refresh failed: the server .* 503 five times; put that right"):
+        fit(Pairs(), CONFIG, folder=tmp_path, regime=Fails(tmp_path))

@@ -52,6 +52,34 @@ def explained(step: int, folder: Path | None) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def refresh_explained(step: int, folder: Path | None) -> Iterator[None]:
+    """Say of an error inside a refresh that it was one, at which step, and where the run goes on once it is put right.
+
+    A refresh asks others: a teacher's folder, a judge's server, a file of negatives. What they are missing is not a failed
+    write, and the run up to here is not lost.
+
+    Args:
+        step: the step under way, counted from 1. folder: of the checkpoints, if there is one.
+
+    Raises:
+        RivalsError: instead of a RivalsError or OSError from the refresh; a full disk is left to `explained`.
+
+    >>> with refresh_explained(7, None):
+    ...     raise RivalsError("the judge is silent")
+    Traceback (most recent call last):
+    ...
+    rivals.errors.RivalsError: step 7: the refresh failed: the judge is silent; put that right and begin again: without a folder nothing was saved
+    """
+    try:
+        yield
+    except (RivalsError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise
+        said = str(error).rstrip(".")
+        raise RivalsError(f"step {step}: the refresh failed: {said}; {_go_on('put that right', folder)}") from error
+
+
 def _out_of_memory(step: int, folder: Path | None) -> str:
     lower = "lower batch_size or chunk_tokens, or set gradient_cache = true, which needs the memory of one chunk only"
     return f"step {step}: out of memory; {lower}. {_go_on('', folder)}"

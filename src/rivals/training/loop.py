@@ -20,7 +20,7 @@ from rivals.errors import RivalsError
 from rivals.progress import progress
 from rivals.training.distributed import World, sum_gradients
 from rivals.training.executor import Executor, Plain
-from rivals.training.faults import explained
+from rivals.training.faults import explained, refresh_explained
 from rivals.training.keeper import BEST, LOG, Keeper, TrainingResult, read_log
 from rivals.training.regime import Regime
 
@@ -158,7 +158,8 @@ def fit(
             with explained(step + 1, folder):
                 regime.begin(step, total)
                 if regime.should_refresh(step):
-                    _refresh(regime, model, step, keeper)
+                    with refresh_explained(step + 1, folder):
+                        _refresh(regime, model, step, keeper)
                 rate = _rate(config, *regime.clock(step, total)) * regime.rate(step)
                 loss = _step(objective, optimizer, config, step, per_epoch, rate, world, executor, regime)
                 result.steps = step + 1
