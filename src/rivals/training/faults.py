@@ -66,10 +66,10 @@ def refresh_explained(step: int, folder: Path | None) -> Iterator[None]:
         RivalsError: instead of a RivalsError or OSError from the refresh; a full disk is left to `explained`.
 
     >>> with refresh_explained(7, None):
-    ...     raise RivalsError("the judge is silent")
+    ...     raise RivalsError("no judge")
     Traceback (most recent call last):
     ...
-    rivals.errors.RivalsError: step 7: the refresh failed: the judge is silent; put that right and begin again: without a folder nothing was saved
+    rivals.errors.RivalsError: step 7: the refresh failed: no judge; put that right and begin again: without a folder nothing was saved
     """
     try:
         yield
