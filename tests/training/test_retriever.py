@@ -14,7 +14,7 @@ from rivals.data import Collection, Dataset, Judgements, Run
 from rivals.errors import RivalsError
 from rivals.models import Encoder
 from rivals.negatives import Top
-from rivals.training import LoopConfig, Negatives, RetrieverConfig, RetrieverObjective, train_retriever
+from rivals.training import LoopConfig, Negatives, RetrieverConfig, RetrieverObjective, fit, train_retriever
 from rivals.training.retriever import _assembled
 from tests.models.tiny import WORDS, write_modules, write_tiny_bert
 from tests.training.tiny import assert_same_weights, small_sample, weights, write_word_bert
@@ -379,3 +379,25 @@ def test_a_teacher_that_did_not_score_a_positive_is_told(load: Callable[[], Enco
         RetrieverObjective(load(), data, config, negatives=Negatives(run, Top(1))).batches(0)
     with pytest.raises(RivalsError, match="group_size to 1"):
         RetrieverConfig(teacher_weight=1.0)
+
+
+def test_a_compiled_encoder_trains_the_same(load: Callable[[], Encoder], tmp_path: Path) -> None:
+    """Traced, with its gradients, but not handed to a C++ compiler, which machines that run the tests may lack."""
+    dataset, _ = toy()
+    loop = LoopConfig(evaluations=0, precision="float32", learning_rate=1e-3)
+    config = RetrieverConfig(batch_size=3, negatives=0, late_interaction=0.0, loop=loop)
+    losses, trained = [], []
+    for compiled in (False, True):
+        encoder = load()
+        if compiled:
+            encoder.compile(backend="aot_eager")
+        losses.append(fit(RetrieverObjective(encoder, dataset, config), loop).losses)
+        trained.append(weights(encoder))
+    assert [loss for _, loss in losses[1]] == pytest.approx([loss for _, loss in losses[0]], rel=1e-5)
+    assert trained[0].keys() == trained[1].keys()
+    for name, value in trained[0].items():
+        torch.testing.assert_close(trained[1][name], value, rtol=1e-3, atol=1e-5)
+    encoder.save(tmp_path / "saved")
+    texts = ["cat sat", "flu"]
+    again = Encoder.load(tmp_path / "saved", device="cpu", dtype="float32")
+    np.testing.assert_allclose(again.encode(texts), encoder.encode(texts), atol=1e-5)

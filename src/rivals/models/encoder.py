@@ -156,6 +156,10 @@ class Encoder(nn.Module):
         """Return one vector per row, float32[B, D], pooled and finished as the folder says."""
         return self.finish(self.token_vectors(input_ids, attention_mask), attention_mask, prompt_length=prompt_length)
 
+    def compile(self, *, dynamic: bool = True, **options: Any) -> None:  # type: ignore[override]
+        """Compile the transformer in place by `torch.compile`. Do so last: a copy would run the original's weights."""
+        self.token_vectors = torch.compile(self.token_vectors, dynamic=dynamic, **options)  # type: ignore[method-assign]
+
     def prompt_for(self, role: Role | None) -> str:
         """The text put in front of queries or documents; without a role the folder's default prompt, if any."""
         prompts = self.layout.prompts
@@ -176,7 +180,6 @@ class Encoder(nn.Module):
         progress: bool = False,
     ) -> Tokens:
         """Tokenise texts, cut at `max_length` (or `longest`, if smaller); `prompt` (or that of `role`) goes in front of each.
-
         Raises: RivalsError naming the row of anything that is not a string.
         """
         check_texts(texts)
