@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.models.tiny import write_tiny_bert
 
@@ -117,3 +121,29 @@ def test_cached_gradients_inside_the_trainer_of_sentence_transformers(
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_sharded_weights_give_the_losses_and_the_model_of_one_process(tmp_path: Path) -> None:
+    """Two real processes over gloo against one: the same losses, and the same weights in the folder they write."""
+    folder = write_tiny_bert(tmp_path / "tiny")
+    alone = example("fsdp_loop")["main"](str(folder), steps=3, save=str(tmp_path / "one"))
+    options = json.dumps({"model": str(folder), "steps": 3, "save": str(tmp_path / "two")})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(EXAMPLES / "fsdp_loop.py"), options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(told) == 2
+    assert told[0] == told[1] == pytest.approx(alone, rel=1e-5)
+    from rivals.models import Encoder
+
+    one, two = (Encoder.load(tmp_path / name, device="cpu", dtype="float32").state_dict() for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
