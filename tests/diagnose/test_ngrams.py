@@ -183,3 +183,18 @@ def test_agreement(measure):
 def test_bad_input_is_named(call, message):
     with pytest.raises(RivalsError, match=message):
         call()
+
+
+def test_several_orders_rank_by_their_mean_log_probability() -> None:
+    texts = ["the cat sat on the mat", "the dog ran to the cat", "a dog sat on a mat"]
+    models = [NgramLM(order, smoothing="laplace").fit(texts) for order in (1, 2, 3)]
+    outputs = [["the cat sat", "sat cat the", "mat mat mat"], ["a dog ran", None, "ran a dog"]]
+    together = rank_outputs(models, outputs)
+    for row, given in enumerate(outputs):
+        there = [text for text in given if text is not None]
+        mean = np.mean([model.score(there) for model in models], axis=0)
+        expected = np.argsort(np.argsort(-mean)) + 1
+        np.testing.assert_array_equal(together[row][~np.isnan(together[row])], expected)
+    np.testing.assert_array_equal(rank_outputs([models[1]], outputs), rank_outputs(models[1], outputs))
+    with pytest.raises(RivalsError, match="no model"):
+        rank_outputs([], outputs)

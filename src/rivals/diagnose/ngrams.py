@@ -266,22 +266,29 @@ class NgramLM:
 
 
 def rank_outputs(
-    model: NgramLM, outputs: Sequence[Sequence[str | None]], *, normalise: Literal["token", "none", "match"] = "token"
+    model: NgramLM | Sequence[NgramLM],
+    outputs: Sequence[Sequence[str | None]],
+    *,
+    normalise: Literal["token", "none", "match"] = "token",
 ) -> NDArray[np.float64]:
     """Rank the systems' outputs for each source by fluency: 1 is best, equal ones share the mean rank, NaN is missing.
 
     Shapes: Q sources with S outputs each, None where a system has none -> [Q, S]. An empty output ranks last, among
-    empty ones equally.
+    empty ones equally. Of several models, say of orders 1 to n, the scores are averaged (log-probabilities, so in log
+    space); they must cut texts into the same words.
 
     Source: Gupta, Joshi and Mathur 2013. Paper 104; empty outputs last is ours.
 
     Raises:
-        RivalsError: sources with different numbers of outputs (give None for a missing one).
+        RivalsError: sources with different numbers of outputs (give None for a missing one); no model.
 
     >>> model = NgramLM(2).fit(["the cat sat", "the cat ran"])
     >>> rank_outputs(model, [["cat the sat", "the cat sat", None, ""]]).tolist()
     [[2.0, 1.0, nan, 3.0]]
     """
+    models = [model] if isinstance(model, NgramLM) else list(model)
+    if not models:
+        raise RivalsError("model holds no model; give one, or several whose scores are averaged")
     if len({len(row) for row in outputs}) > 1:
         raise RivalsError("outputs must hold as many texts for every source; give None for a system without one")
     ranks = np.full((len(outputs), len(outputs[0]) if outputs else 0), np.nan)
@@ -289,8 +296,8 @@ def rank_outputs(
         there = np.array([text is not None for text in texts], dtype=bool)
         given = [text for text in texts if text is not None]
         if given:
-            scores = model.score(given, normalise=normalise)
-            empty = np.array([not model.tokeniser(text) for text in given])
+            scores = np.mean([one.score(given, normalise=normalise) for one in models], axis=0)
+            empty = np.array([not models[0].tokeniser(text) for text in given])
             ranks[row, there] = rankdata(-np.where(empty, -np.inf, scores))
     return ranks
 
