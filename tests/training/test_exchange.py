@@ -16,7 +16,7 @@ import torch
 from rivals.data import Run
 from rivals.errors import DataError, RivalsError
 from rivals.negatives import Uniform
-from rivals.training import LoopConfig, Negatives, fit
+from rivals.training import LoopConfig, Negatives, checkpoint, fit
 from rivals.training.checkpoint import load_weights
 from rivals.training.exchange import Follow, generate_negatives, newest_negatives, publish_negatives
 from rivals.training.loop import read_log
@@ -139,6 +139,25 @@ def test_a_generator_mines_each_checkpoint_once_and_the_queries_in_turn(tmp_path
     follow = setting(world, tmp_path / "exchange")[1]
     assert follow.should_refresh(2)
     assert follow.refresh(2)["version"] == 2
+
+
+def test_a_checkpoint_dropped_while_it_is_read_counts_as_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer drops it between the look at its state and the opening of its weights."""
+    world = World()
+    train(lambda: setting(world, tmp_path / "exchange"), tmp_path / "run")
+    newest = max((tmp_path / "run").glob("step-*"))
+    look = checkpoint._valid_state
+
+    def look_and_drop(path: Path) -> Any:
+        found = look(path)
+        if path == newest:
+            (path / checkpoint.WEIGHTS).unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(checkpoint, "_valid_state", look_and_drop)
+    assert load_weights(tmp_path / "run", world.retriever().model) is None
 
 
 def _generate(folder: Path) -> None:

@@ -83,6 +83,7 @@ def load_weights(folder: Path, model: nn.Module, *, after: int = -1) -> int | No
     Raises:
         RunFolderError: a checkpoint of another model.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     for path in reversed(_checkpoints(folder)):
@@ -93,7 +94,9 @@ def load_weights(folder: Path, model: nn.Module, *, after: int = -1) -> int | No
             return None
         try:
             weights = load_file(path / WEIGHTS)
-        except OSError:
+        except (OSError, RuntimeError, SafetensorError):  # versions of safetensors differ in what they raise
+            if (path / WEIGHTS).exists():
+                raise
             continue
         _check_weights(path, weights, model)
         restore_weights(model, weights)
